@@ -1,0 +1,1 @@
+"""Click commands of ``ilab``: parse, call the pipeline, print, exit code. Heavy imports stay inside them."""

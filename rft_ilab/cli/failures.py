@@ -1,0 +1,77 @@
+"""The one place where errors become exit codes.
+
+An error that the user can act on is one line on stderr and exit code 2; an interruption is exit code
+130 with the command that resumes. Everything else is a bug: its traceback, and exit code 2 as well,
+because Python's own 1 would read as the gate's FAIL.
+"""
+
+from __future__ import annotations
+
+import errno
+import functools
+import sqlite3
+import traceback
+from collections.abc import Callable
+from typing import NoReturn, ParamSpec, TypeVar
+
+import click
+
+from rft_ilab.errors import RftError
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+EXIT_ERROR = 2
+EXIT_INTERRUPTED = 130
+
+#: key in ``click.Context.meta``: the command line that continues where an interruption left off
+RESUME = "rft_ilab.resume"
+
+_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS}
+_SQLITE_CODES = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN}
+_RUST_MESSAGES = tuple(f"(os error {number})" for number in _ERRNOS)
+
+
+def handled(command: Callable[P, R]) -> Callable[P, R]:
+    """Decorate a click callback (below ``pass_context``): see the module's docstring."""
+
+    @functools.wraps(command)
+    def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return command(*args, **kwargs)
+        except RftError as error:
+            fail(str(error))
+        except KeyboardInterrupt:
+            resume = click.get_current_context().meta.get(RESUME)
+            click.echo("interrupted" + (f"; resume with: {resume}" if resume else ""), err=True)
+            raise click.exceptions.Exit(EXIT_INTERRUPTED) from None
+        except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
+            raise
+        except Exception as error:  # noqa: BLE001 - the boundary: nothing may leave with exit code 1
+            line = environment_failure(error)
+            if line is not None:
+                fail(line)
+            traceback.print_exc()
+            raise click.exceptions.Exit(EXIT_ERROR) from None
+
+    return wrapper
+
+
+def fail(line: str) -> NoReturn:
+    """Print ``Error: line`` on stderr and leave with exit code 2."""
+    click.echo("Error: " + " ".join(line.splitlines()), err=True)
+    raise click.exceptions.Exit(EXIT_ERROR)
+
+
+def environment_failure(error: Exception) -> str | None:
+    """One line for a full disk or a missing permission; None for every other error."""
+    if isinstance(error, OSError):
+        if error.errno not in _ERRNOS:
+            return None
+        return f"{error.filename}: {error.strerror}" if error.filename else f"{error.strerror}"
+    if isinstance(error, sqlite3.Error):
+        code = getattr(error, "sqlite_errorcode", None)
+        return f"cache: {error}" if code is not None and code & 0xFF in _SQLITE_CODES else None
+    if type(error).__name__ == "SafetensorError":  # not imported here: only training needs safetensors
+        return str(error) if any(message in str(error) for message in _RUST_MESSAGES) else None
+    return None

@@ -1,0 +1,156 @@
+"""Options that several commands share, and what becomes of them: a run directory and overridden settings."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import shlex
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+from instructlab.clickext import ConfigOption
+
+from rft_ilab import config, store
+from rft_ilab.cli.failures import RESUME
+from rft_ilab.errors import RunError, SkillError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from rft_ilab.pipeline import Request
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def stacked(*options: Callable[[F], F]) -> Callable[[F], F]:
+    """Several option decorators as one; the help lists them in the order given."""
+
+    def decorate(command: F) -> F:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+taxonomy_option = click.option(
+    "--taxonomy-path",
+    type=click.Path(path_type=Path),
+    cls=ConfigOption,
+    config_class="generate",
+)
+run_option = click.option(
+    "--run",
+    "run_name",
+    metavar="NAME|PATH",
+    help="Run directory: a name below the run directories, or a path. An unfinished one is resumed. "
+    "[default: a new one named after the time]",
+)
+latest_run_option = click.option(
+    "--run", "run_name", metavar="NAME|PATH", help="Run directory, by name or path. [default: the latest run]"
+)
+model_option = click.option(
+    "--model",
+    type=click.Path(path_type=Path),
+    help="Directory of a Hugging Face causal language model. [default: the embedded SmolLM2-135M-Instruct]",
+)
+endpoint_option = click.option(
+    "--endpoint",
+    metavar="URL",
+    help="OpenAI-compatible server that samples the candidate answers instead of the model in this process.",
+)
+target_option = click.option(
+    "--target",
+    "targets",
+    metavar="SKILL",
+    multiple=True,
+    help="Skill to learn, e.g. healthcare/patient_triage; may be repeated. "
+    "[default: the skills of tier target in rft.toml]",
+)
+seed_option = click.option("--seed", type=click.IntRange(min=0), help="Seed of sampling and training.")
+tasks_option = click.option("--tasks", type=click.IntRange(min=1), help="Training tasks to sample answers for.")
+samples_option = click.option("--samples", type=click.IntRange(min=1), help="Answers sampled for each task.")
+training_options = stacked(
+    seed_option,
+    click.option("--steps", type=click.IntRange(min=1), help="GRPO steps."),
+    click.option("--group-size", type=click.IntRange(min=2), help="Rollouts of one prompt in a step."),
+    click.option(
+        "--learning-rate", type=click.FloatRange(min=0, min_open=True), help="GRPO learning rate of the LoRA weights."
+    ),
+)
+
+
+def runs_directory() -> Path:
+    """Where runs live that are given by name."""
+    return store.user_directory("data") / "runs"
+
+
+def run_path(value: str) -> Path:
+    """A run given by name lies below :func:`runs_directory`; whatever has a separator is a path."""
+    if not value.strip():
+        raise RunError("--run must not be empty")
+    is_path = os.sep in value or value in (".", "..") or value.startswith("~")
+    return Path(value).expanduser() if is_path else runs_directory() / value
+
+
+def existing_run(value: str | None) -> Path:
+    """The run of that name or path, else the latest. Raises RunError if there is none."""
+    directory = run_path(value) if value else store.latest_run(runs_directory())
+    if not (directory / "manifest.json").exists():
+        raise RunError("no such run", where=directory, fix=f"runs are in {runs_directory()}")
+    return directory
+
+
+def startable_run(ctx: click.Context, value: str | None) -> Path:
+    """The run to start or resume; remembers the command line that resumes it after an interruption."""
+    name = value or time.strftime("%Y-%m-%d_%H%M%S")
+    again = ["ilab", *sys.argv[1:]] + ([] if value else ["--run", name])
+    ctx.meta[RESUME] = shlex.join(again)
+    return run_path(name)
+
+
+def overridden(settings: config.Settings, **tables: Mapping[str, Any]) -> config.Settings:
+    """Replace single values of settings tables; None means: not given on the command line.
+
+    >>> overridden(config.Settings(), train={"steps": 2, "seed": None}).train.steps
+    2
+    """
+    changed = {
+        table: dataclasses.replace(getattr(settings, table), **{k: v for k, v in values.items() if v is not None})
+        for table, values in tables.items()
+    }
+    return dataclasses.replace(settings, **changed)
+
+
+def load_settings(taxonomy: Path, **tables: Mapping[str, Any]) -> config.Settings:
+    """The settings of a taxonomy that exists, with the command line's overrides."""
+    if not taxonomy.is_dir():
+        raise SkillError("no such taxonomy directory", where=taxonomy, fix="see --taxonomy-path")
+    return overridden(config.load_settings(taxonomy), **tables)
+
+
+def request_for(
+    taxonomy: Path,
+    run: Path,
+    *,
+    model: Path | None = None,
+    endpoint: str | None = None,
+    targets: tuple[str, ...] = (),
+    **tables: Mapping[str, Any],
+) -> Request:
+    """Everything the pipeline wants to know. Keyword ``tables`` override settings, see :func:`overridden`."""
+    from rft_ilab.pipeline import Request
+
+    settings = load_settings(taxonomy, **tables)
+    return Request(taxonomy=taxonomy, run=run, settings=settings, model=model, endpoint=endpoint, targets=targets)
+
+
+def progress() -> Console:
+    """The console for progress: stderr, so that results on stdout can be piped."""
+    from rich.console import Console
+
+    return Console(stderr=True)

@@ -1,0 +1,150 @@
+"""Settings of a taxonomy, read from ``taxonomy/rft.toml``. Small, frozen, unknown keys rejected.
+
+Everything has a default, so the file is optional; command-line options override single values
+with :func:`dataclasses.replace`. See ``docs/reference.md`` for the file with all its keys.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar, get_args
+
+from rft_ilab.errors import SkillError
+from rft_ilab.types import Tier
+
+FILE_NAME = "rft.toml"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SkillSettings:
+    """One ``[skills."area/name"]`` table. ``margin`` None means the gate's default."""
+
+    tier: Tier = "supporting"
+    margin: float | None = None
+    max_tokens: int = 64
+    demonstrations: int = 8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GateSettings:
+    """``alpha``: two-sided error rate of the intervals. ``margin``: tolerated loss of a watched skill.
+    ``min_gain``: a target whose gain is shown to be below this fails. ``samples``: per target task, at ``temperature``;
+    ``watched_samples``: the same for watched skills, for information only (0: greedy alone)."""
+
+    alpha: float = 0.05
+    margin: float = 0.10
+    min_gain: float = 0.05
+    samples: int = 4
+    watched_samples: int = 0
+    temperature: float = 1.0
+    seed: int = 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DataSettings:
+    """Verified sampling: ``samples`` completions of up to ``tasks`` training tasks of the target
+    (and ``watched_tasks`` of every other skill, for replay), of which ``keep_per_class`` are kept."""
+
+    tasks: int = 160
+    samples: int = 4
+    keep_per_class: int = 32
+    watched_tasks: int = 16
+    temperature: float = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainSettings:
+    """Warm start (``sft_*``) and GRPO. Rates are AdamW learning rates of the LoRA weights.
+
+    ``sft_replay`` verified answers of a watched skill join every ``sft_batch`` of the target.
+    ``prompts`` x ``group_size`` rollouts a step; ``balanced`` is the share of prompts drawn evenly
+    over the classes; ``truncation`` caps the importance weight between trainer and sampler.
+    """
+
+    seed: int = 0
+    lora_rank: int = 16
+    lora_alpha: int = 32
+    sft_epochs: int = 2
+    sft_learning_rate: float = 3e-4
+    sft_batch: int = 16
+    sft_replay: int = 4
+    steps: int = 30
+    prompts: int = 16
+    group_size: int = 8
+    learning_rate: float = 3e-4
+    warmup_steps: int = 2
+    balanced: float = 0.5
+    truncation: float = 2.0
+    max_grad_norm: float = 1.0
+    val_every: int = 5
+    val_tasks: int = 96
+    signal_floor: float = 0.05
+    max_error_share: float = 0.05
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """The whole file. ``skills`` maps skill names to their tables."""
+
+    skills: Mapping[str, SkillSettings] = field(default_factory=dict)
+    gate: GateSettings = GateSettings()
+    data: DataSettings = DataSettings()
+    train: TrainSettings = TrainSettings()
+
+    def skill(self, name: str) -> SkillSettings:
+        return self.skills.get(name, SkillSettings())
+
+
+T = TypeVar("T")
+
+
+def load_settings(taxonomy: Path) -> Settings:
+    """Read ``rft.toml`` of a taxonomy directory; all defaults if there is none.
+
+    Raises SkillError that names the file and the offending key.
+    """
+    path = taxonomy / FILE_NAME
+    if not path.exists():
+        return Settings()
+    try:
+        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SkillError(f"not valid TOML: {error}", where=path) from error
+    tables = dict(raw)
+    skills = tables.pop("skills", {})
+    if not isinstance(skills, dict):
+        raise SkillError("skills must be a table of tables", where=path, fix='write [skills."area/name"]')
+    parsed = {name: _table(SkillSettings, value, f'skills."{name}"', path) for name, value in skills.items()}
+    parts = {"gate": GateSettings, "data": DataSettings, "train": TrainSettings}
+    if unknown := set(tables) - set(parts):
+        raise SkillError(f"unknown table [{min(unknown)}]", where=path, fix=f"known: skills, {', '.join(parts)}")
+    return Settings(
+        skills=parsed,
+        gate=_table(GateSettings, tables.get("gate", {}), "gate", path),
+        data=_table(DataSettings, tables.get("data", {}), "data", path),
+        train=_table(TrainSettings, tables.get("train", {}), "train", path),
+    )
+
+
+def _table(cls: type[T], value: Any, name: str, path: Path) -> T:
+    """Build one settings class, checking key names, types and the tier's spelling."""
+    if not isinstance(value, dict):
+        raise SkillError(f"[{name}] must be a table", where=path)
+    fields = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    for key, item in value.items():
+        if key not in fields:
+            raise SkillError(f"unknown key {key!r} in [{name}]", where=path, fix=f"known: {', '.join(fields)}")
+        if key == "tier" and item not in get_args(Tier):
+            raise SkillError(f"unknown tier {item!r} in [{name}]", where=path, fix=f"one of {get_args(Tier)}")
+        wanted: tuple[type, ...] = {"int": (int,), "float": (int, float), "float | None": (int, float)}.get(
+            str(fields[key].type), (str,)
+        )
+        if not isinstance(item, wanted) or isinstance(item, bool):
+            raise SkillError(f"{key!r} in [{name}] must be {' or '.join(w.__name__ for w in wanted)}", where=path)
+        if isinstance(item, int | float) and item < 0:
+            raise SkillError(f"{key!r} in [{name}] must not be negative", where=path)
+    return cls(**value)

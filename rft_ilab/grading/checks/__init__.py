@@ -1,0 +1,1 @@
+"""Checks that run in our process: cheap, exact, one file a family."""

@@ -1,0 +1,59 @@
+"""``label``: the whole answer is one of the labels, and the right one.
+
+Answer and labels are normalised alike: case folded, outer punctuation and white space stripped, runs of
+spaces and hyphens become ``_``. ``**Rx question.**`` is ``rx_question``; ``It is RX_QUESTION`` is no label.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Sequence
+
+from rft_ilab.errors import GraderError
+from rft_ilab.grading.sample import Mark, Sample, shown
+from rft_ilab.grading.template import Template
+
+JOINED = re.compile(r"[\s\-]+")
+
+
+def normalise(text: str) -> str:
+    """
+    >>> normalise(" **Rx-question**.\\n")
+    'rx_question'
+    """
+    start, end = 0, len(text)
+    while start < end and _outer(text[start]):
+        start += 1
+    while end > start and _outer(text[end - 1]):
+        end -= 1
+    return JOINED.sub("_", text[start:end].casefold())
+
+
+def _outer(character: str) -> bool:
+    return character.isspace() or character == "`" or unicodedata.category(character).startswith("P")
+
+
+class LabelCheck:
+    def __init__(self, input: str, reference: str, labels: Sequence[str]) -> None:
+        self._input, self._reference = Template(input), Template(reference)
+        self._labels: dict[str, str] = {}
+        for label in labels:
+            key = normalise(label)
+            if not key:
+                raise GraderError(f"label {label!r} is empty once its punctuation is stripped")
+            if key in self._labels:
+                raise GraderError(f"labels {self._labels[key]!r} and {label!r} are the same once normalised")
+            self._labels[key] = label
+
+    def mark_one(self, sample: Sample) -> Mark:
+        reference = self._reference.render(sample)
+        wanted = self._labels.get(normalise(reference))
+        if wanted is None:
+            return Mark.failed(f"unknown label {shown(reference)}: not one of {', '.join(self._labels.values())}")
+        answer = self._input.render(sample)
+        found = self._labels.get(normalise(answer))
+        if found is None:
+            what = f"{shown(answer)} is not one of the {len(self._labels)} labels" if answer.strip() else "no answer"
+            return Mark(0.0, None, f"{what}; expected {wanted}")
+        return Mark(float(found == wanted), found, "right" if found == wanted else f"{found}, expected {wanted}")

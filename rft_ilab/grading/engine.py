@@ -1,0 +1,174 @@
+"""Build the grader of a skill and run it: ``(task, rollout)`` pairs in, grades in the same order out.
+
+Everything about a grader that can be known without a sample is checked when it is built (GraderError).
+What happens on one sample stays with that sample: right, wrong or error, and an error is never a number.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rft_ilab.errors import GraderError
+from rft_ilab.grading.checks.json_fields import JsonFieldsCheck
+from rft_ilab.grading.checks.label import LabelCheck
+from rft_ilab.grading.checks.number import NumberCheck
+from rft_ilab.grading.checks.string_check import StringCheck
+from rft_ilab.grading.multi import ROUNDING, MultiCheck
+from rft_ilab.grading.python import PythonCheck
+from rft_ilab.grading.sample import Check, Mark, Sample, Unanswered, ascii_safe
+from rft_ilab.types import Grade, Rollout, Skill, Task
+
+# What a check may raise on a sample besides GraderError; anything else is a bug and keeps its traceback.
+FAILURES = (GraderError, ArithmeticError, LookupError, RecursionError, TypeError, ValueError)
+# type -> (class, required keys, optional keys); each value is checked against its kind.
+TEXT, TEXTS, NUMBER, FLAG = "a text", "a list of texts", "a number", "true or false"
+CHECKS: Mapping[str, tuple[Callable[..., Any], Mapping[str, str], Mapping[str, str]]] = {
+    "string_check": (StringCheck, {"input": TEXT, "reference": TEXT, "operation": TEXT}, {}),
+    "label": (LabelCheck, {"input": TEXT, "reference": TEXT, "labels": TEXTS}, {}),
+    "number": (
+        NumberCheck,
+        {"input": TEXT, "reference": TEXT},
+        {"tolerance": NUMBER, "relative_tolerance": NUMBER},
+    ),
+    "json_fields": (JsonFieldsCheck, {"input": TEXT, "reference": TEXT}, {"fields": TEXTS, "partial": FLAG}),
+}
+
+
+class Each:
+    """A check of single samples as a check of many; turns what it raises into errors or wrong answers."""
+
+    def __init__(self, check: Any) -> None:
+        self._mark_one: Callable[[Sample], Mark] = check.mark_one
+
+    def mark(self, samples: Sequence[Sample]) -> list[Mark]:
+        return [self._one(sample) for sample in samples]
+
+    def _one(self, sample: Sample) -> Mark:
+        try:
+            return self._mark_one(sample)
+        except Unanswered as error:
+            return Mark(0.0, None, str(error))
+        except GraderError as error:
+            return Mark.failed(error.what)
+        except FAILURES as error:
+            return Mark.failed(f"{type(error).__name__}: {error}")
+
+
+class SkillGrader:
+    """The grader of one skill (implements :class:`rft_ilab.types.Grader`)."""
+
+    def __init__(self, check: Check, threshold: float, digest: str) -> None:
+        self._check, self.pass_threshold, self.digest = check, threshold, digest
+
+    def grade(self, pairs: Sequence[tuple[Task, Rollout]]) -> list[Grade]:
+        """One grade for each pair, in order. Raises SandboxError if Python graders cannot run at all."""
+        for task, rollout in pairs:
+            if task.id != rollout.task_id:
+                raise ValueError(f"rollout of task {rollout.task_id[:12]} paired with task {task.id[:12]}")
+        marks = self._check.mark([Sample(rollout.completion, task.item) for task, rollout in pairs])
+        return [self._grade(rollout, mark) for (_, rollout), mark in zip(pairs, marks, strict=True)]
+
+    def _grade(self, rollout: Rollout, mark: Mark) -> Grade:
+        error = mark.error
+        if error is None and not is_score(mark.score):
+            error = f"score {mark.score!r} is not a number from 0 to 1"
+        score = None if error is not None else mark.score
+        return Grade(
+            task_id=rollout.task_id,
+            index=rollout.index,
+            policy_id=rollout.policy_id,
+            score=score,
+            passed=None if score is None else score >= self.pass_threshold - ROUNDING,
+            answer=None if mark.answer is None else ascii_safe(mark.answer),
+            reason=ascii_safe(mark.reason),
+            error=None if error is None else ascii_safe(error),
+            grader_digest=self.digest,
+        )
+
+
+def is_score(value: object) -> bool:
+    """Exactly a float (no subclass), finite, in [0, 1]; nothing is ever clamped."""
+    return type(value) is float and math.isfinite(value) and 0.0 <= value <= 1.0
+
+
+def build_grader(skill: Skill) -> SkillGrader:
+    """The grader of a skill. Raises GraderError that names ``grader.json``, what is wrong and the repair."""
+    return grader_of(skill.grader, skill.grader_digest, skill.directory / "grader.json")
+
+
+def grader_of(config: Mapping[str, Any], digest: str, where: Path) -> SkillGrader:
+    """As :func:`build_grader`, for a grader that belongs to no skill (golden cases, HTTP)."""
+    config = dict(config)
+    threshold = config.pop("pass_threshold", 1.0)
+    try:
+        if isinstance(threshold, bool) or not isinstance(threshold, int | float) or not 0 < threshold <= 1:
+            raise GraderError(f"pass_threshold {threshold!r}", fix="a number above 0, at most 1")
+        return SkillGrader(compile_check(config), float(threshold), digest)
+    except GraderError as error:
+        raise GraderError(error.what, where=where, line=1, fix=error.fix or "see docs/graders.md") from error
+
+
+def compile_check(config: Any, *, nested: bool = False) -> Check:
+    """A grader object (``ref`` resolved) -> a check. Raises GraderError."""
+    if not isinstance(config, Mapping):
+        raise GraderError("a grader must be a JSON object")
+    kind = config.get("type")
+    if kind == "multi":
+        if nested:
+            raise GraderError("a multi grader inside a multi grader", fix="write one formula over all graders")
+        return _compile_multi(config)
+    if kind == "python":
+        return PythonCheck(**check_keys(config, {"source": TEXT}, {"image_tag": TEXT}))
+    if not isinstance(kind, str) or kind not in CHECKS:
+        raise GraderError(f"unknown grader type {kind!r}", fix=f"one of {', '.join(CHECKS)}, python, multi, ref")
+    make, required, optional = CHECKS[kind]
+    return Each(make(**check_keys(config, required, optional)))
+
+
+def _compile_multi(config: Mapping[str, Any]) -> Check:
+    graders = config.get("graders")
+    if isinstance(graders, list):
+        names = [g.get("name") if isinstance(g, Mapping) else None for g in graders]
+        if not all(isinstance(name, str) for name in names) or len(set(names)) != len(names):
+            raise GraderError("every grader in the list of a multi grader needs a name of its own")
+        graders = dict(zip(names, graders, strict=True))
+    if not isinstance(graders, Mapping) or not graders:
+        raise GraderError("multi grader has no graders", fix='write "graders": {"a": {...}, "b": {...}}')
+    arguments = check_keys({k: v for k, v in config.items() if k != "graders"}, {"calculate_output": TEXT}, {})
+    checks = {}
+    for name, sub in graders.items():
+        if isinstance(sub, Mapping) and "pass_threshold" in sub:
+            raise GraderError(f"grader {name!r} inside a multi grader has a pass_threshold", fix="put it outside")
+        try:
+            checks[name] = compile_check(sub, nested=True)
+        except GraderError as error:
+            raise GraderError(f"grader {name!r}: {error.what}", fix=error.fix) from error
+    return MultiCheck(checks, arguments["calculate_output"])
+
+
+def check_keys(config: Mapping[str, Any], required: Mapping[str, str], optional: Mapping[str, str]) -> dict[str, Any]:
+    """The arguments of a grader object, each of the right kind. Raises GraderError."""
+    kind, known = config["type"], {**required, **optional}
+    arguments = {key: value for key, value in config.items() if key not in ("type", "name")}
+    if not isinstance(config.get("name", ""), str):
+        raise GraderError("name must be a text")
+    for key in required:
+        if key not in arguments:
+            raise GraderError(f"{kind} grader has no {key!r}")
+    for key, value in arguments.items():
+        if key not in known:
+            raise GraderError(f"unknown key {key!r} in a {kind} grader", fix=f"known: name, {', '.join(known)}")
+        if not _is_kind(value, known[key]):
+            raise GraderError(f"{key!r} of a {kind} grader must be {known[key]}")
+    return arguments
+
+
+def _is_kind(value: Any, kind: str) -> bool:
+    if kind == TEXTS:
+        return isinstance(value, list) and bool(value) and all(isinstance(text, str) for text in value)
+    if kind == NUMBER:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    return isinstance(value, bool if kind == FLAG else str)

@@ -1,0 +1,162 @@
+"""Lint a taxonomy: everything that would stop a run, found before it, all at once, with file, line and repair.
+
+Reading errors of every file and line; graders that do not load; references that their own grader
+refuses; answers that pass and should not; golden cases of ``graders/``; too few seeds, no attribution,
+classes that cannot be learned or judged. ``qna.yaml`` in depth stays with ``ilab taxonomy diff``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from rft_ilab.config import Settings
+from rft_ilab.errors import RftError, SkillError
+from rft_ilab.grading.engine import build_grader
+from rft_ilab.grading.probes import Finding, Numbered, exploits, gold, golden
+from rft_ilab.skills.reading import read_text
+from rft_ilab.skills.tasks import FILE, class_of, scan_tasks
+from rft_ilab.skills.tree import (
+    ROOT,
+    check_leaf,
+    check_settings,
+    graders_directory,
+    leaf_names,
+    read_grader,
+    read_qna,
+    shared_names,
+)
+from rft_ilab.types import Skill, Task, digest
+
+MIN_SEEDS = 5
+MIN_CLASS_TESTS = 15
+MAX_ATTRIBUTION_BYTES = 1 << 20
+T = TypeVar("T")
+
+__all__ = ["Finding", "lint_taxonomy"]
+
+
+def lint_taxonomy(taxonomy: Path, settings: Settings, only: Sequence[str] = ()) -> list[Finding]:
+    """All findings, by file and line. ``only`` limits them to some skills and the shared graders that these use.
+
+    Raises SkillError if ``only`` names a skill that is not there; everything else is a finding.
+    """
+    findings: list[Finding] = []
+    try:
+        names = leaf_names(taxonomy)
+    except SkillError as error:
+        return [Finding.of(error, taxonomy)]
+    if missing := [name for name in only if name not in names]:
+        raise SkillError(f"no skill {missing[0]!r}", where=taxonomy / ROOT, fix=f"known: {', '.join(names)}")
+    _attempt(lambda: check_settings(taxonomy, settings, names), taxonomy, findings)
+    for name in only or names:
+        findings += _skill(taxonomy, name)
+    graders = graders_directory(taxonomy)
+    used = {shared for name in only for shared in shared_names(taxonomy / ROOT / name / "grader.json")}
+    for file in sorted((*graders.glob("*.json"), *graders.glob("*.py"))):
+        if not only or file.stem in used:
+            findings += golden(file, taxonomy)
+    # A missing file, say, is met by more than one step.
+    unique: dict[tuple[Path, int | None, str], Finding] = {}
+    for finding in findings:
+        unique.setdefault((finding.file, finding.line, finding.message), finding)
+    return sorted(unique.values(), key=lambda f: (str(f.file), f.line or 0, f.severity))
+
+
+def _attempt(step: Callable[[], T], file: Path, findings: list[Finding]) -> T | None:
+    """The step's value; an error of ours becomes a finding and None."""
+    try:
+        return step()
+    except RftError as error:
+        findings.append(Finding.of(error, file))
+        return None
+
+
+def _skill(taxonomy: Path, name: str) -> list[Finding]:
+    leaf = taxonomy / ROOT / name
+    findings: list[Finding] = []
+    _attempt(lambda: check_leaf(taxonomy, name), leaf, findings)
+    qna = _attempt(lambda: read_qna(leaf / "qna.yaml"), leaf, findings)
+    config = _attempt(lambda: read_grader(leaf / "grader.json", graders_directory(taxonomy)), leaf, findings)
+    description, seeds = qna or ("unknown", ())
+    if qna and len({seed.question.strip() for seed in seeds}) < MIN_SEEDS:
+        message = f"fewer than {MIN_SEEDS} different seed examples"
+        findings.append(
+            Finding(severity="error", message=message, file=leaf / "qna.yaml", fix="InstructLab asks for 5")
+        )
+    findings += _attribution(leaf / "attribution.txt")
+    skill = Skill(
+        name=name,
+        directory=leaf,
+        description=description,
+        seeds=seeds,
+        grader=config or {},
+        grader_digest=digest(config),
+    )
+    scanned = _attempt(lambda: scan_tasks(skill), leaf, findings)
+    tasks, errors = scanned or ([], [])
+    findings += [Finding.of(error, leaf / FILE) for error in errors]
+    if tasks:
+        findings += _splits(tasks, skill, leaf / FILE)
+    if config is not None:
+        grader = _attempt(lambda: build_grader(skill), leaf / "grader.json", findings)
+        if grader is not None and tasks:
+            refused, accepted = gold(grader, tasks, leaf / FILE)
+            findings += refused
+            findings += exploits(grader, accepted, _labels(skill.grader), leaf / FILE)
+    return findings
+
+
+def _attribution(path: Path) -> Iterator[Finding]:
+    fix = "say where the texts come from and under which licence"
+    try:
+        empty = not read_text(path, MAX_ATTRIBUTION_BYTES).strip()
+    except SkillError as error:
+        yield dataclasses.replace(Finding.of(error, path), fix=fix)
+        return
+    if empty:
+        yield Finding(severity="error", message="empty file", file=path, fix=fix)
+
+
+def _labels(grader: Any) -> list[str]:
+    """The labels of a label grader (which has been built, so they are texts); none for any other."""
+    return list(grader["labels"]) if grader.get("type") == "label" else []
+
+
+def _splits(tasks: Sequence[Numbered], skill: Skill, file: Path) -> Iterator[Finding]:
+    """Warnings about splits and classes, and about prompts that are there twice with different answers."""
+
+    def warning(message: str, fix: str, line: int | None = None) -> Finding:
+        return Finding(severity="warning", message=message, file=file, line=line, fix=fix)
+
+    counts = Counter[str](task.split for _, task in tasks)
+    for split, use in (("train", "learned"), ("val", "tuned"), ("test", "judged")):
+        if not counts[split]:
+            yield warning(f"no task in the {split} split, so nothing can be {use}", "add tasks of other groups")
+    asked: dict[tuple[Any, ...], int] = {}
+    for line, task in tasks:
+        first = asked.setdefault(task.messages, line)
+        if first != line:
+            yield warning(f"the same messages as line {first}", "remove one, unless both answers are right", line)
+    yield from _classes([task for _, task in tasks], skill, warning)
+
+
+def _classes(tasks: Sequence[Task], skill: Skill, warning: Callable[[str, str], Finding]) -> Iterator[Finding]:
+    classes = class_of(tasks)
+    labelled = skill.grader.get("type") == "label"
+    # Few tasks with few references each are not classes, whatever their number.
+    if classes is None or not (labelled or 5 * len(set(classes.values())) <= len(tasks)):
+        return
+    per_split: dict[str, Counter[str]] = {split: Counter() for split in ("train", "val", "test")}
+    for task in tasks:
+        per_split[task.split][classes[task.id]] += 1
+    for name in sorted(set(classes.values())):
+        tests = per_split["test"][name]
+        if tests < MIN_CLASS_TESTS:
+            message = f"class {name} has {tests} test tasks; below {MIN_CLASS_TESTS} its accuracy says little"
+            yield warning(message, "add tasks of this class")
+        if tests and not per_split["train"][name]:
+            yield warning(f"class {name} is in the test split but not in the train split", "add training tasks")

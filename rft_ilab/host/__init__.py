@@ -1,0 +1,1 @@
+"""Everything that knows InstructLab: its configuration, its checkpoints, its existing commands."""

@@ -1,0 +1,160 @@
+"""What a command asks for, and what the stages share: skills with graders, the run, the cache, the model."""
+
+from __future__ import annotations
+
+import dataclasses
+import platform
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from rft_ilab import __version__
+from rft_ilab.config import Settings
+from rft_ilab.errors import RunError, SkillError
+from rft_ilab.grading.engine import build_grader
+from rft_ilab.rollouts import Environment
+from rft_ilab.skills.tasks import load_tasks
+from rft_ilab.skills.tree import find_skills
+from rft_ilab.store import Cache, Run, user_directory
+from rft_ilab.types import Policy, digest
+
+VERSIONED = ("torch", "transformers", "peft", "instructlab")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """One command's wishes. ``model`` None is the embedded model; ``endpoint`` samples the verified data;
+    ``targets`` empty means the skills of tier target."""
+
+    taxonomy: Path
+    run: Path
+    settings: Settings
+    model: Path | None = None
+    endpoint: str | None = None
+    targets: tuple[str, ...] = ()
+
+
+class Workspace:
+    """Everything loaded for a request; loading is lazy where it is heavy. Raises SkillError on bad skills."""
+
+    def __init__(self, request: Request) -> None:
+        self.request = request
+        self.settings = request.settings
+        skills = find_skills(request.taxonomy, request.settings)
+        names = {skill.name for skill in skills}
+        if unknown := set(request.targets) - names:
+            raise SkillError(
+                f"no skill {min(unknown)!r}", where=request.taxonomy, fix=f"one of {', '.join(sorted(names))}"
+            )
+        wanted = set(request.targets) or {skill.name for skill in skills if skill.tier == "target"}
+        if not wanted:
+            raise SkillError(
+                "no skill of tier target", where=request.taxonomy / "rft.toml", fix="set one, or use --target"
+            )
+        environments = [
+            Environment.of(skill, load_tasks(skill), build_grader(skill), request.settings.skill(skill.name))
+            for skill in skills
+        ]
+        self.targets = [e for e in environments if e.skill.name in wanted]
+        self.watched = [e for e in environments if e.skill.name not in wanted]
+        for e in self.targets:
+            for split in ("train", "val", "test"):
+                if not e.split(split):  # type: ignore[arg-type]
+                    raise SkillError(f"no {split} tasks", where=e.skill.directory / "tasks.jsonl", fix="add tasks")
+
+    @property
+    def environments(self) -> Sequence[Environment]:
+        return [*self.targets, *self.watched]
+
+    @cached_property
+    def cache(self) -> Cache:
+        return Cache(user_directory("cache") / "results.sqlite")
+
+    @cached_property
+    def model_directory(self) -> Path:
+        """The model to start from; converts the embedded one on first use. Raises PolicyError."""
+        from rft_ilab.policy.local.embedded import embedded_model
+        from rft_ilab.policy.local.model import check_model_directory
+
+        if self.request.model is None:
+            return embedded_model()
+        check_model_directory(self.request.model)
+        return self.request.model
+
+    def margin(self, environment: Environment) -> float:
+        own = environment.settings.margin
+        return self.settings.gate.margin if own is None else own
+
+    def start_run(self) -> Run:
+        """Create or resume the run. Its identity is all that training depends on.
+
+        Raises RunError when the directory belongs to a run with other settings.
+        """
+        from rft_ilab.policy.local.model import directory_digest
+
+        settings = dataclasses.asdict(self.settings)
+        identity = {
+            "model": directory_digest(self.model_directory),
+            "endpoint": self.request.endpoint or "",
+            "targets": [e.skill.name for e in self.targets],
+            "data": settings["data"],
+            "train": settings["train"],
+            "skills": {
+                e.skill.name: digest([[t.id for t in e.tasks], e.skill.grader_digest, dataclasses.asdict(e.settings)])
+                for e in self.environments
+            },
+        }
+        manifest: dict[str, Any] = {
+            "identity": identity,
+            "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+            "versions": {"rft_ilab": __version__, "python": platform.python_version(), **_versions()},
+            "skills": {
+                e.skill.name: {"commit": e.skill.commit, "grader_digest": e.skill.grader_digest}
+                for e in self.environments
+            },
+            "model": str(self.model_directory),
+            "seed": self.settings.train.seed,
+        }
+        return Run.create(self.request.run, manifest)
+
+    def open_run(self) -> Run:
+        return Run.open(self.request.run)
+
+    def teacher(self) -> Policy:
+        """Who samples the candidate answers: the endpoint if one is given, else the model itself."""
+        if self.request.endpoint:
+            from rft_ilab.policy.endpoint import EndpointPolicy
+
+            return EndpointPolicy(self.request.endpoint)
+        return local_policy(self.model_directory)
+
+
+def local_policy(directory: Path) -> Policy:
+    """The policy of a model directory. Raises PolicyError."""
+    from rft_ilab.policy.local.model import load_model
+    from rft_ilab.policy.local.sampler import LocalPolicy
+
+    return LocalPolicy(load_model(directory))
+
+
+def run_model(run: Run) -> Path:
+    """The tuned model of a run. Raises RunError if training has not finished."""
+    if not run.path("model", "config.json").exists():
+        raise RunError(
+            "this run has no tuned model yet", where=run.directory, fix="finish it with: ilab rft run --run ..."
+        )
+    return run.path("model")
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for name in VERSIONED:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found

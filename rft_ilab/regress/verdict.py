@@ -1,0 +1,155 @@
+"""What the gate reads (results of two models on the same tasks) and what it writes (the verdict's JSON)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, TypedDict
+
+from rft_ilab.types import Outcome, Tier
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """One graded greedy completion. ``score`` in [0, 1] is what the gate compares (1 or 0 for right or
+    wrong); None means that the grader failed. ``text`` is the completion, ``reason`` the grader's."""
+
+    score: float | None
+    text: str = ""
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskResult:
+    """What one model did on one task. ``group`` is the template or seed that related tasks share;
+    ``cls`` is the class of the right answer, None if the skill has no classes; ``prompt`` is the last
+    user turn; ``sampled`` are the scores of the random draws, None where the grader failed."""
+
+    task_id: str
+    group: str
+    cls: str | None
+    reference: str
+    prompt: str
+    greedy: Answer
+    sampled: tuple[float | None, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TargetInput:
+    """A skill that should have become better. ``before`` has the base model's results by prompt label
+    (``zero-shot``, ``8 demonstrations``), ``after`` the candidate's with the application's prompt."""
+
+    skill: str
+    before: Mapping[str, Sequence[TaskResult]]
+    after: Sequence[TaskResult]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WatchedInput:
+    """A skill that must not have become worse by ``margin`` (fraction of 1) or more."""
+
+    skill: str
+    tier: Tier
+    margin: float
+    prompt_label: str
+    before: Sequence[TaskResult]
+    after: Sequence[TaskResult]
+
+
+class Metric(TypedDict):
+    """Numbers are None, and ``ci`` is [-1, 1], if nothing could be compared."""
+
+    before: float | None
+    after: float | None
+    delta: float | None
+    ci: list[float]
+
+
+class TargetMetric(Metric):
+    """``before`` is the better of the base prompts; ``p``: one-sided, of no gain over it."""
+
+    before_prompt: str
+    p: float
+
+
+class SampledTargetMetric(TargetMetric):
+    samples: int
+
+
+class SampledMetric(Metric):
+    samples: int
+
+
+class Macro(TypedDict):
+    before: float | None
+    after: float | None
+    min_class_n: int
+
+
+ClassRow = TypedDict("ClassRow", {"class": str, "n": int, "before": float, "after": float})
+
+
+class Margin(TypedDict):
+    delta: float
+    ci: list[float]
+
+
+class TargetRow(TypedDict):
+    """``majority``, ``majority_class``, ``macro`` and ``after_vs_majority`` are None without classes."""
+
+    skill: str
+    n: int
+    ungraded: int
+    clusters: int
+    outcome: Outcome
+    reason: str
+    greedy: TargetMetric
+    sampled: SampledTargetMetric
+    macro: Macro | None
+    classes: list[ClassRow]
+    majority: float | None
+    majority_class: str | None
+    after_vs_majority: Margin | None
+
+
+class WatchedRow(Metric):
+    """``p``: one-sided, of a loss of ``margin`` or more, after Holm's adjustment. ``n`` tasks were compared."""
+
+    skill: str
+    tier: Tier
+    n: int
+    ungraded: int
+    clusters: int
+    margin: float
+    prompt: str
+    p: float
+    better: int
+    worse: int
+    outcome: Outcome
+    reason: str
+    sampled: SampledMetric
+
+
+class Flip(TypedDict):
+    skill: str
+    task_id: str
+    direction: Literal["fixed", "broken"]
+    prompt: str
+    reference: str
+    before: str
+    after: str
+    before_reason: str
+    after_reason: str
+
+
+class Verdict(TypedDict):
+    """``gate/verdict.json``."""
+
+    outcome: Outcome
+    reasons: list[str]
+    alpha: float
+    baseline: Mapping[str, Any]
+    candidate: Mapping[str, Any]
+    targets: list[TargetRow]
+    watched: list[WatchedRow]
+    flips: list[Flip]

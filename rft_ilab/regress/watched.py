@@ -1,0 +1,97 @@
+"""Is a watched skill worse by no more than its margin? Non-inferiority, Holm-adjusted over the suites that decide."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rft_ilab.config import GateSettings
+from rft_ilab.regress import statistics
+from rft_ilab.regress.pairing import (
+    advice,
+    aligned,
+    compare,
+    graded_everywhere,
+    greedy_score,
+    metric,
+    points,
+    sampled_metric,
+    sampled_score,
+    too_few_groups,
+    undecidable,
+)
+from rft_ilab.regress.statistics import Difference
+from rft_ilab.regress.verdict import WatchedInput, WatchedRow
+from rft_ilab.types import Outcome
+
+
+def judge_watched(watched: Sequence[WatchedInput], settings: GateSettings) -> list[WatchedRow]:
+    """One row a suite, in the order given. Raises RunError if the sides of a suite hold different tasks."""
+    befores = [aligned(item.skill, item.before, item.after) for item in watched]
+    gradeds = [graded_everywhere([b, item.after], greedy_score) for b, item in zip(befores, watched, strict=True)]
+    differences = [
+        compare(before, item.after, greedy_score, graded, settings.alpha)
+        for before, item, graded in zip(befores, watched, gradeds, strict=True)
+    ]
+    decides = [item.tier != "advisory" for item in watched]
+    pairs = list(zip(differences, watched, strict=True))
+    # A suite that cannot be judged still counts as a hypothesis: breaking one must not ease the others.
+    harmless = _adjust([d.p_superior(-item.margin) if d else 1.0 for d, item in pairs], decides)
+    dropped = _adjust([d.p_inferior(0.0) if d else 1.0 for d, item in pairs], decides)
+
+    rows = []
+    for index, item in enumerate(watched):
+        difference, graded, before = differences[index], gradeds[index], befores[index]
+        blocked = undecidable(graded, "greedy")
+        outcome: Outcome
+        if blocked or difference is None:
+            outcome, reason = "INCONCLUSIVE", blocked or "nothing was graded"
+        else:
+            suites = sum(decides) if decides[index] else 1
+            outcome, reason = _decide(difference, item.margin, harmless[index], dropped[index], suites, settings)
+        drawn = graded_everywhere([before, item.after], sampled_score)
+        sampled = compare(before, item.after, sampled_score, drawn, settings.alpha)
+        rows.append(
+            WatchedRow(
+                skill=item.skill,
+                tier=item.tier,
+                n=sum(graded),
+                ungraded=len(graded) - sum(graded),
+                clusters=difference.clusters if difference else 0,
+                margin=item.margin,
+                prompt=item.prompt_label,
+                **metric(difference),
+                p=harmless[index],
+                better=difference.better if difference else 0,
+                worse=difference.worse if difference else 0,
+                outcome=outcome,
+                reason=reason,
+                sampled=sampled_metric(sampled, item.after),
+            )
+        )
+    return rows
+
+
+def _decide(
+    d: Difference, margin: float, harmless: float, dropped: float, suites: int, settings: GateSettings
+) -> tuple[Outcome, str]:
+    """``harmless`` and ``dropped``: adjusted p of a loss of at least the margin, and of no loss at all."""
+    level, allowed = settings.alpha / 2.0, f"margin {100 * margin:.1f}"
+    if d.high < -margin:
+        return "FAIL", f"{points(d)}: worse than its {allowed}"
+    if dropped <= level and d.delta <= -margin:
+        return "FAIL", f"{points(d)}: a significant loss that reaches its {allowed}"
+    if harmless <= level:
+        return "PASS", f"{points(d)}: no worse than its {allowed}"
+    if few := too_few_groups(d, settings.alpha):
+        return "INCONCLUSIVE", few
+    distance = d.delta + margin if d.delta > -margin else -d.delta
+    needed = advice(d.tasks_needed(distance, settings.alpha / suites))
+    if d.low > -margin:
+        return "INCONCLUSIVE", f"{points(d)}: within its {allowed} alone, but not among {suites} suites; {needed}"
+    return "INCONCLUSIVE", f"{points(d)}: a loss beyond its {allowed} is not ruled out; {needed}"
+
+
+def _adjust(p_values: Sequence[float], decides: Sequence[bool]) -> list[float]:
+    """Holm over the deciding suites; an advisory suite keeps its own p and costs the others nothing."""
+    adjusted = iter(statistics.holm([p for p, decide in zip(p_values, decides, strict=True) if decide]))
+    return [next(adjusted) if decide else p for p, decide in zip(p_values, decides, strict=True)]

@@ -1,0 +1,230 @@
+"""What a report is made of: one frozen object per run, read once by :mod:`rft_ilab.report.load`.
+
+Accuracies, differences and intervals are fractions of 1 here; only the renderers turn them into
+percent and points. ``None`` always means "the run did not record it", never zero.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rft_ilab.types import Outcome, Tier
+
+Interval = tuple[float, float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """One paired before/after comparison; ``ci`` and ``p`` (one-sided) belong to ``delta``.
+
+    The numbers are None, and ``ci`` excludes nothing, if no task could be compared.
+    """
+
+    before: float | None
+    after: float | None
+    delta: float | None
+    ci: Interval
+    p: float | None = None
+    before_prompt: str = ""
+    samples: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClassResult:
+    name: str
+    n: int
+    before: float
+    after: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Macro:
+    """Mean of the per-class accuracies over classes of at least ``min_class_n`` tasks."""
+
+    before: float
+    after: float
+    min_class_n: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TargetResult:
+    skill: str
+    n: int
+    ungraded: int
+    clusters: int | None
+    outcome: Outcome
+    reason: str
+    greedy: Change
+    sampled: Change | None
+    macro: Macro | None
+    classes: tuple[ClassResult, ...]
+    majority: float | None
+    majority_class: str | None
+    over_majority: tuple[float, Interval] | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WatchedResult:
+    """``margin`` is the largest tolerated loss; ``better``/``worse`` count tasks that flipped."""
+
+    skill: str
+    tier: Tier
+    n: int
+    ungraded: int
+    clusters: int | None
+    margin: float
+    prompt: str
+    greedy: Change
+    sampled: Change | None
+    better: int | None
+    worse: int | None
+    outcome: Outcome
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Flip:
+    """A test task whose greedy answer changed sides; ``direction`` is ``fixed`` or ``broken``."""
+
+    skill: str
+    task_id: str
+    direction: str
+    prompt: str
+    reference: str
+    before: str
+    after: str
+    before_reason: str
+    after_reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GateResult:
+    outcome: Outcome
+    reasons: tuple[str, ...]
+    alpha: float
+    baseline: str
+    candidate: str
+    targets: tuple[TargetResult, ...]
+    watched: tuple[WatchedResult, ...]
+    flips: tuple[Flip, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """One optimiser step; ``values`` holds the finite numbers of its row, ``val`` its validation."""
+
+    stage: str
+    step: int
+    values: Mapping[str, float] = field(hash=False)
+    val: Mapping[str, float] = field(hash=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checkpoint:
+    name: str
+    val: float | None
+    macro: float | None
+    watched: Mapping[str, float] = field(hash=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Selection:
+    candidates: tuple[Checkpoint, ...]
+    chosen: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Signal:
+    """The signal report: pass@k before GRPO.
+
+    Of ``numbers``, ``all_wrong``, ``mixed`` and ``all_right`` are shares of the tasks; ``per_class`` is pass@1.
+    """
+
+    skill: str
+    after: str
+    numbers: Mapping[str, float] = field(hash=False)
+    per_class: Mapping[str, float] = field(hash=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LedgerExample:
+    skill: str
+    disposition: str
+    completion: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ledger:
+    """Rows of the ledger by skill and disposition, and a few of them to look at."""
+
+    counts: Mapping[str, Mapping[str, int]] = field(hash=False)
+    examples: tuple[LedgerExample, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingAnswer:
+    completion: str
+    score: float | None
+    advantage: float | None
+    note: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingGroup:
+    """All answers that the policy gave to one prompt at one step."""
+
+    step: int
+    skill: str
+    task_id: str
+    prompt: str
+    reference: str
+    answers: tuple[TrainingAnswer, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rollouts:
+    """Totals over all training rollouts, with a few groups and grader errors kept as examples."""
+
+    total: int
+    errors: int
+    truncated: int
+    groups: tuple[TrainingGroup, ...]
+    error_examples: tuple[TrainingGroup, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageCost:
+    name: str
+    wall_s: float
+    cpu_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunReport:
+    """Everything a report shows. ``gate`` is None only for a run loaded without its verdict."""
+
+    directory: Path
+    gate: GateResult | None
+    steps: tuple[Step, ...]
+    selection: Selection | None
+    signals: tuple[Signal, ...]
+    ledger: Ledger | None
+    rollouts: Rollouts | None
+    stages: tuple[StageCost, ...]
+    peak_rss_mb: int | None
+    manifest: Mapping[str, Any] = field(hash=False)
+    damaged: tuple[str, ...] = ()
+
+    @property
+    def wall_s(self) -> float:
+        """Seconds of wall time, summed over the finished stages."""
+        return sum(stage.wall_s for stage in self.stages)
+
+    @property
+    def cpu_s(self) -> float:
+        """Seconds of CPU time (user + system, children included), summed over the finished stages."""
+        return sum(stage.cpu_s for stage in self.stages)

@@ -1,0 +1,151 @@
+"""The training part of the HTML report: charts, checkpoints, signal, and groups of answers."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from markupsafe import Markup
+
+from rft_ilab.report.charts import Series, line_chart, share_bar
+from rft_ilab.report.data import Rollouts, RunReport, Selection, Signal, Step
+from rft_ilab.report.svg import Scale
+from rft_ilab.report.wording import percent
+
+MOST_TABLE_STEPS = 40
+
+
+@dataclass(frozen=True, slots=True)
+class Chart:
+    title: str
+    note: str
+    drawing: Markup
+    legend: Sequence[tuple[str, str]] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class SignalView:
+    signal: Signal
+    bar: Markup
+    legend: Sequence[tuple[str, str]]
+
+
+@dataclass(frozen=True, slots=True)
+class StepRow:
+    step: int
+    reward: float | None
+    val: float | None
+    macro: float | None
+    entropy: float | None
+    signal: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Training:
+    """What the template shows of training; empty parts are left out of the page."""
+
+    reward: Chart | None
+    small: Sequence[Chart]
+    rows: Sequence[StepRow]
+    steps: int
+    selection: Selection | None
+    watched: Sequence[str]
+    signals: Sequence[SignalView]
+    rollouts: Rollouts | None
+
+    @property
+    def any(self) -> bool:
+        return bool(self.reward or self.small or self.selection or self.signals or self.rollouts)
+
+
+def build(report: RunReport) -> Training:
+    """Draw and condense; step tables keep at most 40 evenly spaced rows."""
+    grpo = [step for step in report.steps if step.stage == "grpo"]
+    every = -(-len(grpo) // MOST_TABLE_STEPS) or 1
+    # counted from the end, so that the last step is always shown
+    rows = [_row(step) for step in grpo[::-1][::every]][::-1]
+    selection = report.selection
+    return Training(
+        reward=_reward(grpo, selection),
+        small=[chart for chart in _small(report.steps, grpo) if chart.drawing],
+        rows=rows,
+        steps=len(grpo),
+        selection=selection,
+        watched=sorted({name for c in selection.candidates for name in c.watched}) if selection else (),
+        signals=[_signal(signal, i) for i, signal in enumerate(report.signals)],
+        rollouts=report.rollouts,
+    )
+
+
+def _points(steps: Sequence[Step], key: str) -> list[tuple[float, float]]:
+    return [(float(step.step), step.values[key]) for step in steps if key in step.values]
+
+
+def _val_points(steps: Sequence[Step], key: str) -> list[tuple[float, float]]:
+    return [(float(step.step), step.val[key]) for step in steps if key in step.val]
+
+
+def _share(step: Step) -> float | None:
+    groups = step.values.get("groups")
+    return step.values["signal_groups"] / groups if groups and "signal_groups" in step.values else None
+
+
+def _row(step: Step) -> StepRow:
+    values, val = step.values, step.val
+    return StepRow(
+        step.step, values.get("reward"), val.get("greedy"), val.get("macro"), values.get("entropy"), _share(step)
+    )
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:.0f}%"
+
+
+def _reward(grpo: Sequence[Step], selection: Selection | None) -> Chart | None:
+    series = [
+        Series("training reward", _points(grpo, "reward"), "before"),
+        Series("validation accuracy, greedy", _val_points(grpo, "greedy"), "after", dots=True),
+        Series("validation accuracy, mean over classes", _val_points(grpo, "macro"), "macro", dots=True),
+    ]
+    chosen = re.fullmatch(r"step-(\d+)", selection.chosen) if selection else None
+    mark = (float(chosen[1]), "chosen") if chosen and grpo and int(chosen[1]) <= grpo[-1].step else None
+    scale = (Scale(0.0, 1.0), [0.0, 0.25, 0.5, 0.75, 1.0])
+    drawing = line_chart("Reward per GRPO step", series, "reward", show=_percent, scale=scale, height=220, mark=mark)
+    if not drawing:
+        return None
+    note = "Mean reward of the sampled answers, in percent of the highest possible, and accuracy on validation tasks."
+    return Chart("Reward per GRPO step", note, drawing, [(s.name, s.style) for s in series if s.points])
+
+
+def _small(steps: Sequence[Step], grpo: Sequence[Step]) -> list[Chart]:
+    sft = [step for step in steps if step.stage == "sft"]
+    shares = [(float(step.step), share) for step in grpo if (share := _share(step)) is not None]
+    unit = (Scale(0.0, 1.0), [0.0, 0.5, 1.0])
+    plain = "{:g}".format
+    parts = [
+        ("Warm start: loss", "Nats per token, by SFT step.", _points(sft, "loss"), plain, None),
+        ("Groups with signal", "Share of prompts whose answers differ in reward; only they teach.",
+         shares, _percent, unit),
+        ("Entropy", "Nats per token. Near 0 the policy no longer explores.", _points(grpo, "entropy"), plain, None),
+        ("Gradient norm", "Before clipping. Spikes mean unstable steps.", _points(grpo, "grad_norm"), plain, None),
+        ("Importance gap", "Mean gap between the log-probabilities of sampler and trainer, in nats.",
+         _points(grpo, "importance_gap"), plain, None),
+    ]  # fmt: skip
+    charts = []
+    for i, (title, note, points, show, scale) in enumerate(parts):
+        series = [Series(title, points, "after")]
+        charts.append(Chart(title, note, line_chart(title, series, f"small-{i}", show=show, scale=scale, height=90)))
+    return charts
+
+
+def _signal(signal: Signal, index: int) -> SignalView:
+    numbers = signal.numbers
+    parts = [
+        ("all answers wrong", numbers.get("all_wrong", 0.0), "s-wrong", "before"),
+        ("mixed", numbers.get("mixed", 0.0), "s-mixed", "after"),
+        ("all answers right", numbers.get("all_right", 0.0), "s-right", "faint"),
+    ]
+    legend = [(f"{name}: {percent(share)} of tasks", f"square {style}") for name, share, _, style in parts]
+    bar = share_bar([part[:3] for part in parts], f"{signal.skill}: tasks by their sampled answers", f"signal-{index}")
+    return SignalView(signal, bar, legend)

@@ -1,0 +1,103 @@
+"""Check and freeze ``gate/verdict.json``: a number that is missing or not finite is an error here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from rft_ilab.errors import RunError
+from rft_ilab.report.data import Change, ClassResult, Flip, GateResult, Macro, TargetResult, WatchedResult
+from rft_ilab.report.fields import Fields
+from rft_ilab.types import Outcome, Tier
+
+
+def parse_verdict(raw: Any, file: Path) -> GateResult:
+    """The verdict as frozen data. Raises RunError that names the file and the offending field."""
+    fields = Fields(raw, file)
+    return GateResult(
+        outcome=fields.choice("outcome", Outcome),
+        reasons=fields.texts("reasons"),
+        alpha=fields.number("alpha") if "alpha" in fields.raw else 0.05,
+        baseline=_model_name(fields, "baseline"),
+        candidate=_model_name(fields, "candidate"),
+        targets=tuple(_target(row) for row in fields.objects("targets")),
+        watched=tuple(_watched(row) for row in fields.objects("watched")),
+        flips=tuple(_flip(row) for row in fields.objects("flips")),
+    )
+
+
+def _model_name(fields: Fields, key: str) -> str:
+    model = fields.maybe_object(key)
+    if model is None:
+        return ""
+    name, identity = model.text("name", ""), model.text("id", "")
+    return f"{name} ({identity[:24]})" if name and identity else name or identity
+
+
+def _change(fields: Fields) -> Change:
+    return Change(
+        before=fields.maybe_number("before"),
+        after=fields.maybe_number("after"),
+        delta=fields.maybe_number("delta"),
+        ci=fields.interval("ci"),
+        p=fields.maybe_number("p"),
+        before_prompt=fields.text("before_prompt", ""),
+        samples=fields.maybe_count("samples"),
+    )
+
+
+def _maybe_change(fields: Fields, key: str) -> Change | None:
+    inner = fields.maybe_object(key)
+    return None if inner is None else _change(inner)
+
+
+def _target(row: Fields) -> TargetResult:
+    macro, majority = row.maybe_object("macro"), row.maybe_object("after_vs_majority")
+    before, after = (macro.maybe_number("before"), macro.maybe_number("after")) if macro else (None, None)
+    classes = row.objects("classes") if row.raw.get("classes") is not None else ()
+    return TargetResult(
+        skill=row.text("skill"),
+        n=row.count("n"),
+        ungraded=row.count("ungraded", 0),
+        clusters=row.maybe_count("clusters"),
+        outcome=row.choice("outcome", Outcome),
+        reason=row.text("reason", ""),
+        greedy=_change(row.object("greedy")),
+        sampled=_maybe_change(row, "sampled"),
+        macro=None
+        if macro is None or before is None or after is None
+        else Macro(before=before, after=after, min_class_n=macro.maybe_count("min_class_n")),
+        classes=tuple(
+            ClassResult(name=c.text("class"), n=c.count("n"), before=c.number("before"), after=c.number("after"))
+            for c in classes
+        ),
+        majority=row.maybe_number("majority"),
+        majority_class=row.text("majority_class", "") or None,
+        over_majority=None if majority is None else (majority.number("delta"), majority.interval("ci")),
+    )
+
+
+def _watched(row: Fields) -> WatchedResult:
+    return WatchedResult(
+        skill=row.text("skill"),
+        tier=row.choice("tier", Tier),
+        n=row.count("n"),
+        ungraded=row.count("ungraded", 0),
+        clusters=row.maybe_count("clusters"),
+        margin=row.number("margin"),
+        prompt=row.text("prompt", ""),
+        greedy=_change(row),
+        sampled=_maybe_change(row, "sampled"),
+        better=row.maybe_count("better"),
+        worse=row.maybe_count("worse"),
+        outcome=row.choice("outcome", Outcome),
+        reason=row.text("reason", ""),
+    )
+
+
+def _flip(row: Fields) -> Flip:
+    direction = row.text("direction")
+    if direction not in ("fixed", "broken"):
+        raise RunError(f"{row.place}.direction must be fixed or broken", where=row.file)
+    keys = ("skill", "task_id", "prompt", "reference", "before", "after", "before_reason", "after_reason")
+    return Flip(direction=direction, **{key: row.text(key, "") for key in keys})

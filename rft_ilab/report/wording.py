@@ -1,0 +1,187 @@
+"""Numbers and sentences, said the same way on every surface; and hostile text, made visible.
+
+Fractions become percent with one decimal, differences become points with an interval:
+``+61.2 points [54.0, 68.1]``.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Sequence
+
+from rft_ilab.report.data import Change, Flip, GateResult, Interval, RunReport, TargetResult, WatchedResult
+
+OUTCOME_WORDS = {
+    "PASS": "The target improved and no watched skill fell below its margin.",
+    "FAIL": "This model must not replace the old one.",
+    "INCONCLUSIVE": "The evidence does not decide; the reasons below say what is missing.",
+}
+NO_VERDICT = "No verdict yet: the gate has not judged this run. Finish it with: ilab model regress"
+
+
+def visible(text: str) -> str:
+    r"""Name every control, format, separator and surrogate character instead of emitting it.
+
+    Bidi overrides, zero-width characters, escape sequences and U+2028 come from models and tasks;
+    raw, they would reorder or hide the text around them. Tab and line feed stay.
+
+    >>> visible("a\u202eb\x1b[2J")
+    'a⟨U+202E⟩b⟨U+001B⟩[2J'
+    """
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(_visible_character(character) for character in text)
+
+
+def _visible_character(character: str) -> str:
+    if character in "\n\t" or unicodedata.category(character) not in ("Cc", "Cf", "Cs", "Zl", "Zp"):
+        return character
+    return f"⟨U+{ord(character):04X}⟩"
+
+
+def one_line(text: str) -> str:
+    """``visible`` text without line breaks, for table cells and terminals."""
+    return " ".join(visible(text).split())
+
+
+def _signless_zero(value: float) -> float:
+    return 0.0 if abs(value) < 0.05 else value
+
+
+def percent(fraction: float | None) -> str:
+    """
+    >>> percent(0.8936), percent(None)
+    ('89.4%', 'n/a')
+    """
+    return "n/a" if fraction is None else f"{100 * fraction:.1f}%"
+
+
+def points(fraction: float | None) -> str:
+    """A signed difference in points, without its unit.
+
+    >>> points(0.612), points(-0.0001), points(-0.04), points(None)
+    ('+61.2', '+0.0', '-4.0', 'n/a')
+    """
+    if fraction is None:
+        return "n/a"
+    return f"{_signless_zero(100 * fraction):+.1f}"
+
+
+def interval(ci: Interval) -> str:
+    """
+    >>> interval((0.54, 0.681))
+    '[54.0, 68.1]'
+    """
+    low, high = (_signless_zero(100 * end) for end in ci)
+    return f"[{low:.1f}, {high:.1f}]"
+
+
+def difference(delta: float | None, ci: Interval) -> str:
+    """
+    >>> difference(-0.012, (-0.04, 0.016))
+    '-1.2 points [-4.0, 1.6]'
+    """
+    return "not measured" if delta is None else f"{points(delta)} points {interval(ci)}"
+
+
+def p_value(p: float | None) -> str:
+    """
+    >>> p_value(0.0000123), p_value(0.0423), p_value(None)
+    ('< 0.001', '0.042', 'n/a')
+    """
+    if p is None:
+        return "n/a"
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def seconds(value: float) -> str:
+    """
+    >>> seconds(8.25), seconds(136), seconds(7384)
+    ('8.2 s', '2 min 16 s', '2 h 3 min')
+    """
+    if round(value, 1) < 60:
+        return f"{value:.1f} s"
+    minutes, rest = divmod(round(value), 60)
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def memory(mebibytes: int | None) -> str:
+    """
+    >>> memory(3174), memory(512)
+    ('3.1 GiB', '512 MiB')
+    """
+    if mebibytes is None:
+        return "n/a"
+    return f"{mebibytes} MiB" if mebibytes < 1024 else f"{mebibytes / 1024:.1f} GiB"
+
+
+def count(n: int, noun: str) -> str:
+    """
+    >>> count(1, "task"), count(12345, "task")
+    ('1 task', '12,345 tasks')
+    """
+    return f"{n:,} {noun}" if n == 1 else f"{n:,} {noun}s"
+
+
+def level(gate: GateResult) -> str:
+    """Confidence level of the intervals, e.g. ``95%``."""
+    return f"{100 * (1 - gate.alpha):g}%"
+
+
+def short_names(names: Sequence[str]) -> dict[str, str]:
+    """Skill names without their area, where that stays unambiguous.
+
+    >>> short_names(["a/x", "b/x", "a/y"])
+    {'a/x': 'a/x', 'b/x': 'b/x', 'a/y': 'y'}
+    """
+    leaves = [name.rsplit("/", 1)[-1] for name in names]
+    return {name: leaf if leaves.count(leaf) == 1 else name for name, leaf in zip(names, leaves, strict=True)}
+
+
+def baseline_words(change: Change) -> str:
+    """Which prompt gave the base model its "before" accuracy."""
+    return f"base model, {change.before_prompt}" if change.before_prompt else "base model"
+
+
+def target_sentence(target: TargetResult) -> str:
+    """The main result of one target in one sentence."""
+    greedy = target.greedy
+    if greedy.delta is None:
+        return f"{target.skill}: no answer could be compared with the base model's."
+    return (
+        f"{target.skill} now answers {percent(greedy.after)} of {count(target.n, 'held-out task')} right; "
+        f"before, {percent(greedy.before)} ({baseline_words(greedy)}): {difference(greedy.delta, greedy.ci)}."
+    )
+
+
+def watched_sentence(gate: GateResult) -> str:
+    """What happened to the skills that were not trained."""
+    if not gate.watched:
+        return "No other skill was watched, so this run says nothing about what else changed."
+    lost = [w.skill for w in gate.watched if w.outcome == "FAIL"]
+    unclear = [w.skill for w in gate.watched if w.outcome == "INCONCLUSIVE"]
+    kept = len(gate.watched) - len(lost) - len(unclear)
+    parts = [f"{kept} of {count(len(gate.watched), 'watched skill')} held within the margin"]
+    parts += [f"fell below it: {', '.join(lost)}"] if lost else []
+    parts += [f"undecided: {', '.join(unclear)}"] if unclear else []
+    return "; ".join(parts) + "."
+
+
+def ungraded_sentence(gate: GateResult) -> str:
+    """Answers that no grader could judge; they count neither as right nor as wrong."""
+    judged: list[TargetResult | WatchedResult] = [*gate.targets, *gate.watched]
+    found = [(each.skill, each.ungraded) for each in judged if each.ungraded]
+    return "Not graded (grader errors, counted neither right nor wrong): " + (
+        ", ".join(f"{skill} {n}" for skill, n in found) + "." if found else "none."
+    )
+
+
+def cost_sentence(report: RunReport) -> str:
+    wall, cpu, peak = seconds(report.wall_s), seconds(report.cpu_s), memory(report.peak_rss_mb)
+    return f"{wall} wall time, {cpu} CPU time, peak memory {peak}"
+
+
+def flip_counts(flips: Sequence[Flip]) -> tuple[int, int]:
+    """How many (fixed, broken)."""
+    fixed = sum(flip.direction == "fixed" for flip in flips)
+    return fixed, len(flips) - fixed

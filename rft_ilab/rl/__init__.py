@@ -1,0 +1,1 @@
+"""The RL stage: signal check, warm start, GRPO, checkpoint selection, export."""

@@ -1,0 +1,50 @@
+"""Validation accuracy of a policy on a few tasks: what checkpoints are selected by."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rft_ilab.rollouts import Environment, Graded, grade_groups
+from rft_ilab.skills.tasks import build_prompt
+from rft_ilab.types import Policy, Rollout, Sampling, Task
+
+
+@dataclass(frozen=True, slots=True)
+class Accuracy:
+    """Shares in [0, 1]; ``macro`` is the mean over classes (equal to ``mean`` without classes)."""
+
+    mean: float
+    macro: float
+    ungraded: int
+
+    @property
+    def score(self) -> float:
+        """What selection maximises: frequent and rare classes both count."""
+        return (self.mean + self.macro) / 2
+
+
+def sample_and_grade(
+    policy: Policy, environment: Environment, tasks: Sequence[Task], n: int, sampling: Sampling, demonstrations: int
+) -> list[list[Graded]]:
+    """Fresh rollouts (with log-probabilities), graded, without any cache: one group of ``n`` a task."""
+    prompts = [build_prompt(environment.skill, task, demonstrations) for task in tasks]
+    groups: dict[str, list[Rollout]] = {task.id: [] for task in tasks}
+    for rollout in policy.sample(prompts, n, sampling):
+        groups[rollout.task_id].append(rollout)
+    return grade_groups(environment.grader, tasks, [groups[task.id] for task in tasks], None)
+
+
+def greedy_accuracy(policy: Policy, environment: Environment, tasks: Sequence[Task], demonstrations: int) -> Accuracy:
+    """Greedy accuracy on ``tasks``; ungraded ones are counted apart."""
+    sampling = Sampling(temperature=0.0, max_tokens=environment.settings.max_tokens)
+    groups = sample_and_grade(policy, environment, tasks, 1, sampling, demonstrations)
+    by_class: dict[str, list[bool]] = defaultdict(list)
+    for (graded,) in groups:
+        if graded.grade.passed is not None:
+            by_class[(environment.classes or {}).get(graded.task.id, "")].append(graded.grade.passed)
+    passed = [p for group in by_class.values() for p in group]
+    mean = sum(passed) / len(passed) if passed else 0.0
+    macro = sum(sum(g) / len(g) for g in by_class.values()) / len(by_class) if by_class else 0.0
+    return Accuracy(mean, macro, len(groups) - len(passed))

@@ -1,0 +1,97 @@
+"""The stage's result on disk: PEFT adapter, merged safetensors, and a GGUF that was asked the same questions."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from rft_ilab.errors import PolicyError
+from rft_ilab.policy.local.gguf_file import write_llama
+from rft_ilab.policy.local.model import LoadedModel
+from rft_ilab.policy.local.sampler import LocalPolicy
+from rft_ilab.rl.engine import Engine
+from rft_ilab.types import Prompt, Sampling
+
+# Share of greedy answers in which GGUF (F16) and merged model must agree; near ties may fall either way.
+GGUF_AGREEMENT = 0.9
+
+
+def save_peft_adapter(engine: Engine, scale: float, directory: Path) -> None:
+    """The adapter in PEFT's format, with ``scale`` folded into its B matrices."""
+    weights = engine.adapter()
+    engine.load_adapter({n: w * scale if "lora_B" in n else w for n, w in weights.items()})
+    with _fresh_directory(directory) as work:
+        engine.peft.save_pretrained(work, safe_serialization=True)
+    engine.load_adapter(weights)
+
+
+def save_merged(engine: Engine, directory: Path) -> None:
+    """The sampler's weights (base + LoRA) as a Hugging Face directory, with the tokenizer.
+
+    The result is stored in bfloat16, whatever it was trained in.
+    """
+    loaded = engine.policy("export").loaded
+    state = {
+        name: tensor.to(torch.bfloat16)
+        for name, tensor in loaded.model.state_dict().items()
+        if not (loaded.model.config.tie_word_embeddings and name == "lm_head.weight")
+    }
+    with _fresh_directory(directory) as work:
+        config, dtype = loaded.model.config, loaded.model.config.torch_dtype
+        config.torch_dtype = torch.bfloat16
+        loaded.model.save_pretrained(work, state_dict=state, safe_serialization=True)
+        config.torch_dtype = dtype
+        loaded.tokenizer.save_pretrained(work)
+
+
+@contextlib.contextmanager
+def _fresh_directory(target: Path) -> Iterator[Path]:
+    """Write into a directory beside ``target``; it takes that place only when complete."""
+    work = target.with_name(f".{target.name}.partial")
+    shutil.rmtree(work, ignore_errors=True)
+    work.mkdir(parents=True)
+    yield work
+    shutil.rmtree(target, ignore_errors=True)
+    work.rename(target)
+
+
+def save_gguf(merged: LoadedModel, prompts: Sequence[Prompt], max_tokens: int, path: Path) -> dict[str, Any]:
+    """Export ``merged`` as GGUF and compare greedy answers on ``prompts`` through llama.cpp.
+
+    Returns ``{"checked", "agree"}``. Raises PolicyError, and removes the file, when too few agree.
+    """
+    write_llama(merged.directory, path)
+    ours = [
+        r.completion for r in LocalPolicy(merged).sample(prompts, 1, Sampling(temperature=0, max_tokens=max_tokens))
+    ]
+    theirs = _llama_cpp_answers(path, merged, prompts, max_tokens)
+    agree = sum(a.strip() == b.strip() for a, b in zip(ours, theirs, strict=True))
+    if agree < GGUF_AGREEMENT * len(prompts):
+        path.unlink()
+        raise PolicyError(f"the GGUF answers like the merged model in only {agree} of {len(prompts)} cases", where=path)
+    return {"checked": len(prompts), "agree": agree}
+
+
+def _llama_cpp_answers(path: Path, merged: LoadedModel, prompts: Sequence[Prompt], max_tokens: int) -> list[str]:
+    from llama_cpp import Llama
+
+    with open(os.devnull, "w") as null, contextlib.redirect_stderr(null):
+        llama = Llama(str(path), n_ctx=1024, n_batch=512, verbose=False, logits_all=False)
+    answers = []
+    for prompt in prompts:
+        llama.reset()
+        tokens = merged.encode_prompt(prompt.messages)
+        out: list[int] = []
+        for token in llama.generate(tokens, temp=0.0, repeat_penalty=1.0):
+            out.append(token)
+            if token in merged.eos or len(out) == max_tokens:
+                break
+        answers.append(merged.decode(out))
+    llama.close()
+    return answers

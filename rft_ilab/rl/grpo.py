@@ -1,0 +1,188 @@
+"""GRPO: sample groups, grade them, raise what did better than its group. One readable loop.
+
+Paper: arXiv 2402.03300. Kept: group-normalised rewards, no value network, on-policy (one update a
+batch). From DAPO (arXiv 2503.14476): groups without signal are dropped and refilled, token-mean loss.
+Dropped: the KL term (watched skills are replayed and the checkpoint is chosen on validation instead).
+A grader error is no reward: it is masked, counted, and stops the run when there are too many.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rft_ilab.config import TrainSettings
+from rft_ilab.errors import GraderError
+from rft_ilab.rl.curriculum import draw_tasks
+from rft_ilab.rl.engine import Engine
+from rft_ilab.rl.evaluate import sample_and_grade
+from rft_ilab.rl.objective import WeightedSequence, group_advantages, has_signal, learning_rate
+from rft_ilab.rollouts import Environment, Graded
+from rft_ilab.store import append_jsonl
+from rft_ilab.types import Sampling
+
+# How often a step may draw more prompts because too many groups had no signal.
+REFILLS = 2
+
+
+@dataclass(slots=True)
+class Progress:
+    """What the loop carries from step to step besides weights; JSON-serialisable for checkpoints."""
+
+    step: int = 0
+    pass_rate: dict[str, float] = field(default_factory=dict)
+    graded: int = 0
+    errors: int = 0
+    first_error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """All rollouts of one task in one step, with their advantages."""
+
+    environment: Environment
+    rollouts: Sequence[Graded]
+    advantages_G: Sequence[float | None]
+
+
+def grpo_step(
+    engine: Engine, environments: Sequence[Environment], settings: TrainSettings, progress: Progress, log: Path
+) -> dict[str, Any]:
+    """One step: sample, grade, update. Advances ``progress``; appends rollouts and the step's row to ``log``.
+
+    Raises GraderError when the share of erroneous grades so far exceeds ``max_error_share``.
+    """
+    step = progress.step
+    started = time.monotonic()
+    engine.refresh_sampler()
+    groups: list[Group] = []
+    for refill in range(1 + REFILLS):
+        lacking = settings.prompts - sum(has_signal(g.advantages_G) for g in groups)
+        if refill and lacking <= settings.prompts // 2:
+            break
+        groups += _sample_groups(engine, environments, settings, progress, lacking, refill)
+    sampled = time.monotonic()
+    _check_errors(progress, settings)
+    sequences = [s for g in groups if has_signal(g.advantages_G) for s in _weighted(engine, g)]
+    rate = learning_rate(step, settings.steps, settings.learning_rate, settings.warmup_steps)
+    rewards = [graded.grade.reward for g in groups for graded in g.rollouts if graded.grade.error is None]
+    mean = sum(rewards) / len(rewards) if rewards else 0.0
+    row: dict[str, Any] = {
+        "stage": "grpo",
+        "step": step + 1,
+        "steps": settings.steps,
+        "reward": round(mean, 4),
+        "reward_std": round((sum((r - mean) ** 2 for r in rewards) / max(1, len(rewards))) ** 0.5, 4),
+        "signal_groups": sum(has_signal(g.advantages_G) for g in groups),
+        "groups": len(groups),
+        "errors": sum(graded.grade.error is not None for g in groups for graded in g.rollouts),
+        "completion_tokens": sum(len(graded.rollout.token_ids or ()) for g in groups for graded in g.rollouts),
+        "learning_rate": rate,
+        "sample_s": round(sampled - started, 3),
+    }
+    if sequences:
+        stats = engine.accumulate(sequences)
+        row |= {
+            "entropy": round(stats.entropy, 4),
+            "loss": round(stats.loss, 5),
+            "importance_gap": round(stats.importance_gap, 5),
+            "nodes": stats.nodes,
+            "grad_norm": round(engine.step(rate), 4),
+        }
+    row["train_s"] = round(time.monotonic() - sampled, 3)
+    append_jsonl(log / "rollouts.jsonl", (r for g in groups for r in _rollout_rows(g, step + 1)))
+    progress.step += 1
+    return row
+
+
+def _sample_groups(
+    engine: Engine,
+    environments: Sequence[Environment],
+    settings: TrainSettings,
+    progress: Progress,
+    count: int,
+    refill: int,
+) -> list[Group]:
+    """Groups for ``count`` fresh tasks, shared evenly between the environments."""
+    rng = random.Random(f"grpo/{settings.seed}/{progress.step}/{refill}")
+    sampling = Sampling(max_tokens=0, seed=rng.randrange(2**31))
+    policy = engine.policy(f"training:{progress.step}")
+    groups: list[Group] = []
+    for i, environment in enumerate(environments):
+        share = count // len(environments) + (i < count % len(environments))
+        tasks = draw_tasks(
+            environment.split("train"), environment.classes, progress.pass_rate, share, settings.balanced, rng
+        )
+        drawn = Sampling(temperature=1.0, max_tokens=environment.settings.max_tokens, seed=sampling.seed)
+        for rollouts in sample_and_grade(policy, environment, tasks, settings.group_size, drawn, 0):
+            rewards_G = [None if r.grade.error else r.grade.reward for r in rollouts]
+            valid = [r for r in rewards_G if r is not None]
+            if valid:
+                progress.pass_rate[rollouts[0].task.id] = sum(valid) / len(valid)
+            progress.graded += len(rollouts)
+            progress.errors += len(rollouts) - len(valid)
+            progress.first_error = progress.first_error or next((r.grade.error for r in rollouts if r.grade.error), "")
+            groups.append(Group(environment, rollouts, group_advantages(rewards_G)))
+    return groups
+
+
+def _check_errors(progress: Progress, settings: TrainSettings) -> None:
+    if progress.graded and progress.errors / progress.graded > settings.max_error_share:
+        raise GraderError(
+            f"{progress.errors} of {progress.graded} grades are errors; the first: {progress.first_error}",
+            fix="run: ilab taxonomy lint",
+        )
+
+
+def _weighted(engine: Engine, group: Group) -> list[WeightedSequence]:
+    """The group's valid rollouts, weighted by their advantages."""
+    from rft_ilab.skills.tasks import build_prompt
+
+    prompt = build_prompt(group.environment.skill, group.rollouts[0].task, 0)
+    prompt_ids = tuple(engine.loaded.encode_prompt(prompt.messages))
+    return [
+        WeightedSequence(prompt_ids, graded.rollout.token_ids or (), advantage, graded.rollout.logprobs)
+        for graded, advantage in zip(group.rollouts, group.advantages_G, strict=True)
+        if advantage is not None and graded.rollout.token_ids
+    ]
+
+
+def _rollout_rows(group: Group, step: int) -> list[Mapping[str, Any]]:
+    """Rows of ``rl/rollouts.jsonl``: everything that a person needs to judge the grader's judgement."""
+    return [
+        {
+            "step": step,
+            "skill": graded.task.skill,
+            "task_id": graded.task.id,
+            "index": graded.rollout.index,
+            "prompt": graded.task.messages[-1].content,
+            "reference": graded.task.reference,
+            "completion": graded.rollout.completion,
+            "stop": graded.rollout.stop,
+            "score": graded.grade.score,
+            "error": graded.grade.error,
+            "reason": graded.grade.reason,
+            "advantage": None if advantage is None else round(advantage, 4),
+        }
+        for graded, advantage in zip(group.rollouts, group.advantages_G, strict=True)
+    ]
+
+
+def train_grpo(
+    engine: Engine,
+    environments: Sequence[Environment],
+    settings: TrainSettings,
+    progress: Progress,
+    log: Path,
+    *,
+    after_step: Callable[[dict[str, Any]], bool],
+) -> None:
+    """Run steps until ``settings.steps``; ``after_step(row)`` saves what it wants and returns True to stop."""
+    while progress.step < settings.steps:
+        row = grpo_step(engine, environments, settings, progress, log)
+        if after_step(row):
+            return

@@ -1,0 +1,86 @@
+"""Which weights leave the stage: the best validation score whose watched skills hold.
+
+Candidates are the base, the warm start and checkpoints of GRPO. The best on the target's validation
+split is checked on the watched skills' validation tasks; if one lost more than it may, the adapter is
+scaled down, then the next best candidate is tried. The base is the last candidate, so a run never
+ends worse than it began.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from rft_ilab.rl.checkpoint import load_adapter
+from rft_ilab.rl.engine import Engine
+from rft_ilab.types import Policy
+
+SCALES = (1.0, 0.75, 0.5)
+# Candidates beyond these few are not worth the validation they cost.
+MAX_TRIED = 3
+
+
+@dataclass(slots=True)
+class Candidate:
+    """A checkpoint with its validation figures; ``file`` is None for the untouched base."""
+
+    name: str
+    file: str | None
+    score: float
+    val: float
+    macro: float
+    scale: float = 1.0
+    watched: dict[str, float] = field(default_factory=dict)
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            "name": self.name,
+            "file": self.file,
+            "scale": self.scale,
+            "score": round(self.score, 4),
+            "val": round(self.val, 4),
+            "macro": round(self.macro, 4),
+            "watched": {k: round(v, 4) for k, v in self.watched.items()},
+        }
+
+
+def select(
+    engine: Engine,
+    candidates: Sequence[Candidate],
+    directory: Path,
+    score_target: Callable[[Policy], tuple[float, float, float]],
+    score_watched: Callable[[Policy], dict[str, float]],
+    base_watched: dict[str, float],
+    allowed_loss: dict[str, float],
+) -> tuple[Candidate, list[Candidate]]:
+    """Pick a candidate and leave the engine's sampler with its (scaled) weights.
+
+    ``score_target`` returns (score, mean, macro) on validation, ``score_watched`` the accuracy of every
+    watched skill; ``allowed_loss`` is how much each may lose. Returns the choice and all that was tried.
+    """
+    tried: list[Candidate] = []
+    ranked = sorted((c for c in candidates if c.file), key=lambda c: -c.score)[:MAX_TRIED]
+    base = next(c for c in candidates if not c.file)
+    for candidate in ranked:
+        engine.load_adapter(load_adapter(directory / str(candidate.file)))
+        for scale in SCALES:
+            engine.refresh_sampler(scale)
+            policy = engine.policy(f"candidate:{candidate.name}:{scale}")
+            score, val, macro = (
+                (candidate.score, candidate.val, candidate.macro) if scale == 1.0 else score_target(policy)
+            )
+            scaled = Candidate(candidate.name, candidate.file, score, val, macro, scale)
+            if score <= base.score:
+                break
+            scaled.watched = score_watched(policy)
+            tried.append(scaled)
+            if all(base_watched[k] - scaled.watched[k] <= allowed_loss[k] for k in base_watched):
+                return scaled, tried
+    zero = {n: torch.zeros_like(w) for n, w in engine.adapter().items()}
+    engine.load_adapter(zero)
+    engine.refresh_sampler()
+    return base, tried

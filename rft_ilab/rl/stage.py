@@ -1,0 +1,270 @@
+"""The RL stage as a whole: warm start, signal check, GRPO with checkpoints, selection, export.
+
+Starts from files (verified examples, a model directory) and leaves files in the run directory; killed at
+any point it resumes from its newest checkpoint.
+"""
+
+from __future__ import annotations
+
+import random
+import signal as signals
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from rft_ilab.config import TrainSettings
+from rft_ilab.policy.local.model import LoadedModel, load_model
+from rft_ilab.rl.checkpoint import load_adapter, load_checkpoint, save_adapter, save_checkpoint
+from rft_ilab.rl.engine import Engine
+from rft_ilab.rl.evaluate import Accuracy, greedy_accuracy, sample_and_grade
+from rft_ilab.rl.export import save_gguf, save_merged, save_peft_adapter
+from rft_ilab.rl.grpo import Progress, train_grpo
+from rft_ilab.rl.selection import Candidate, select
+from rft_ilab.rl.signal import Signal, measure_signal, refuse_without_signal
+from rft_ilab.rl.warmstart import Lesson, warm_start
+from rft_ilab.rollouts import Environment
+from rft_ilab.skills.tasks import build_prompt
+from rft_ilab.store import append_jsonl, read_jsonl, write_atomic, write_json
+from rft_ilab.types import Policy, Sampling, Task
+
+SIGNAL_TASKS = 48
+GGUF_PROMPTS = 16
+WATCHED_VAL_TASKS = 48
+
+
+class RLStage:
+    """One run of the stage. ``say`` gets one line a milestone, ``tick`` one row an optimiser step."""
+
+    def __init__(
+        self,
+        directory: Path,
+        targets: Sequence[Environment],
+        watched: Sequence[Environment],
+        settings: TrainSettings,
+        say: Callable[[str], None],
+        tick: Callable[[dict[str, Any]], None],
+    ) -> None:
+        self.directory = directory
+        self.targets, self.watched, self.settings = targets, watched, settings
+        self.say, self.tick = say, tick
+        self.log = directory / "rl"
+        self.candidates: list[Candidate] = []
+
+    # -- the whole --------------------------------------------------------------------------------
+
+    def run(self, model: Path, lessons: Sequence[Lesson], margins: dict[str, float]) -> dict[str, Any]:
+        """Train from ``model`` on verified ``lessons`` and the targets' graders; returns facts for the manifest.
+
+        ``margins`` says how much validation accuracy each watched skill may lose. Raises SignalError when
+        there is nothing to learn from, GraderError when too many grades are errors, KeyboardInterrupt after
+        saving when the user stops it.
+        """
+        loaded = load_model(model)
+        engine = Engine(loaded, self.settings)
+        progress = self._resume(engine)
+        engine.refresh_sampler(0.0 if progress is None else 1.0)
+        base_watched = self._watched_accuracy(engine, 0.0)
+        if progress is None:
+            progress = self._begin(engine, lessons)
+        with stop_after_step() as stopped:
+            solved = self._train(engine, progress, stopped)
+        self._score_candidate(engine, progress)
+        chosen = self._select(engine, base_watched, margins)
+        facts = self._export(engine, chosen)
+        return {"steps": progress.step, "solved_early": solved, "chosen": chosen.as_dict(), **facts}
+
+    def _resume(self, engine: Engine) -> Progress | None:
+        facts = load_checkpoint(engine, self.log / "checkpoint")
+        if facts is None:
+            # Whatever an interrupted first attempt wrote would otherwise be there twice.
+            for name in ("steps.jsonl", "rollouts.jsonl"):
+                (self.log / name).unlink(missing_ok=True)
+            return None
+        self.candidates = [Candidate(**row) for row in facts["candidates"]]
+        progress = Progress(**facts["progress"])
+        for name in ("steps.jsonl", "rollouts.jsonl"):
+            rows = read_jsonl(self.log / name)
+            kept = [r for r in rows if r.get("stage") == "sft" or r["step"] <= progress.step]
+            write_atomic(self.log / name, "")
+            append_jsonl(self.log / name, kept)
+        self.say(f"resuming after GRPO step {progress.step}")
+        return progress
+
+    def _begin(self, engine: Engine, lessons: Sequence[Lesson]) -> Progress:
+        """Score the base, warm-start, check for signal; the first two candidates."""
+        self._add_candidate(engine, "base", None)
+        if lessons:
+            self.say(f"warm start on {len(lessons)} verified answers, {self.settings.sft_epochs} epochs")
+            warm_start(engine, lessons, self.settings, self.log / "steps.jsonl", self.tick)
+        engine.refresh_sampler()
+        self._add_candidate(engine, "sft", "candidates/sft.safetensors")
+        self._check_signal(engine)
+        progress = Progress()
+        self._save(engine, progress)
+        return progress
+
+    def _train(self, engine: Engine, progress: Progress, stopped: Callable[[], bool]) -> bool:
+        """GRPO to the end, saving candidates; returns True when it ended early because all is solved."""
+        idle = 0
+
+        def after_step(row: dict[str, Any]) -> bool:
+            nonlocal idle
+            idle = idle + 1 if row["signal_groups"] <= 1 else 0
+            if progress.step % self.settings.val_every == 0 and progress.step < self.settings.steps:
+                row["val"] = self._score_candidate(engine, progress)
+            append_jsonl(self.log / "steps.jsonl", [row])
+            self.tick(row)
+            if "val" in row or stopped():
+                self._save(engine, progress)
+            if stopped():
+                raise KeyboardInterrupt
+            return idle >= 3
+
+        train_grpo(engine, self.targets, self.settings, progress, self.log, after_step=after_step)
+        return idle >= 3
+
+    def _save(self, engine: Engine, progress: Progress) -> None:
+        facts = {
+            "step": progress.step,
+            "progress": asdict(progress),
+            "candidates": [c.as_dict() for c in self.candidates],
+        }
+        save_checkpoint(engine, self.log / "checkpoint", facts)
+
+    # -- measuring on validation --------------------------------------------------------------------
+
+    def _val_tasks(self, environment: Environment, count: int) -> list[Task]:
+        tasks = environment.split("val")
+        return random.Random(f"val/{environment.skill.name}").sample(tasks, min(count, len(tasks)))
+
+    def _target_accuracy(self, policy: Policy) -> tuple[float, float, float]:
+        found: list[Accuracy] = [
+            greedy_accuracy(policy, e, self._val_tasks(e, self.settings.val_tasks), 0) for e in self.targets
+        ]
+        n = len(found)
+        return sum(a.score for a in found) / n, sum(a.mean for a in found) / n, sum(a.macro for a in found) / n
+
+    def _watched_accuracy(self, engine: Engine, scale: float | None = None) -> dict[str, float]:
+        if scale is not None:
+            engine.refresh_sampler(scale)
+        return self._score_watched(engine.policy("watched"))
+
+    def _score_watched(self, policy: Policy) -> dict[str, float]:
+        return {
+            e.skill.name: greedy_accuracy(
+                policy, e, self._val_tasks(e, WATCHED_VAL_TASKS), e.settings.demonstrations
+            ).mean
+            for e in self.watched
+        }
+
+    def _add_candidate(self, engine: Engine, name: str, file: str | None) -> Candidate:
+        if file:
+            save_adapter(engine.adapter(), self.log / file)
+        score, val, macro = self._target_accuracy(engine.policy(name))
+        candidate = Candidate(name, file, score, val, macro)
+        self.candidates.append(candidate)
+        self.say(f"validation after {name}: {val:.1%} greedy, {macro:.1%} per class")
+        return candidate
+
+    def _score_candidate(self, engine: Engine, progress: Progress) -> dict[str, float]:
+        name = f"step-{progress.step}"
+        known = next((c for c in self.candidates if c.name == name), None)
+        if known is None:
+            engine.refresh_sampler()
+            known = self._add_candidate(engine, name, f"candidates/{name}.safetensors")
+        return {"greedy": known.val, "macro": known.macro}
+
+    def _check_signal(self, engine: Engine) -> list[Signal]:
+        found = []
+        for environment in self.targets:
+            rng = random.Random(f"signal/{self.settings.seed}")
+            tasks = environment.split("train")
+            tasks = rng.sample(tasks, min(SIGNAL_TASKS, len(tasks)))
+            sampling = Sampling(max_tokens=environment.settings.max_tokens, seed=rng.randrange(2**31))
+            groups = sample_and_grade(
+                engine.policy("signal"), environment, tasks, self.settings.group_size, sampling, 0
+            )
+            found.append(
+                measure_signal(
+                    environment.skill.name,
+                    [(g[0].task.id, [r.grade.passed for r in g]) for g in groups],
+                    classes=environment.classes,
+                    samples=self.settings.group_size,
+                    group_size=self.settings.group_size,
+                    after="sft",
+                )
+            )
+        write_json(self.log / "signal.json", [s.as_dict() for s in found])
+        for s in found:
+            self.say(
+                f"signal for {s.skill}: pass@1 {s.pass_at_1:.1%}, pass@{s.samples} {s.pass_at_k:.1%}, "
+                f"{s.expected_mixed:.0%} of groups expected mixed"
+            )
+            refuse_without_signal(s, self.settings.signal_floor)
+        return found
+
+    # -- the result ---------------------------------------------------------------------------------
+
+    def _select(self, engine: Engine, base_watched: dict[str, float], margins: dict[str, float]) -> Candidate:
+        chosen, tried = select(
+            engine,
+            self.candidates,
+            self.log,
+            self._target_accuracy,
+            self._score_watched,
+            base_watched,
+            # Half the margin: what is chosen here must still pass the gate on other tasks.
+            {name: margin / 2 for name, margin in margins.items()},
+        )
+        rows = [c.as_dict() for c in self.candidates if c.name not in {t.name for t in tried}]
+        write_json(
+            self.log / "selection.json",
+            {
+                "candidates": sorted(rows + [t.as_dict() for t in tried], key=lambda r: r["name"]),
+                "base_watched": base_watched,
+                "chosen": chosen.name,
+                "scale": chosen.scale,
+            },
+        )
+        self.say(f"chosen: {chosen.name} at adapter scale {chosen.scale:g} (validation {chosen.val:.1%})")
+        return chosen
+
+    def _export(self, engine: Engine, chosen: Candidate) -> dict[str, Any]:
+        if chosen.file:
+            engine.load_adapter(load_adapter(self.log / chosen.file))
+        save_peft_adapter(engine, chosen.scale, self.directory / "adapter")
+        save_merged(engine, self.directory / "model")
+        merged: LoadedModel = load_model(self.directory / "model")
+        facts: dict[str, Any] = {"model_digest": merged.digest}
+        if merged.model.config.model_type == "llama":
+            target = self.targets[0]
+            prompts = [build_prompt(target.skill, t, 0) for t in self._val_tasks(target, GGUF_PROMPTS)]
+            facts["gguf"] = save_gguf(merged, prompts, target.settings.max_tokens, self.directory / "model.gguf")
+            self.say(f"GGUF agrees with the merged model on {facts['gguf']['agree']} of {len(prompts)} answers")
+        else:
+            self.say(f"no GGUF: export covers Llama models, not {merged.model.config.model_type}")
+        return facts
+
+
+@contextmanager
+def stop_after_step() -> Iterator[Callable[[], bool]]:
+    """Turn the first SIGINT into a request that the loop honours after its step; a second one interrupts."""
+    asked = False
+
+    def handler(number: int, frame: Any) -> None:
+        nonlocal asked
+        if asked:
+            raise KeyboardInterrupt
+        asked = True
+
+    try:
+        previous = signals.signal(signals.SIGINT, handler)
+    except ValueError:  # not the main thread: the caller handles signals
+        yield lambda: False
+        return
+    try:
+        yield lambda: asked
+    finally:
+        signals.signal(signals.SIGINT, previous)

@@ -1,0 +1,1 @@
+"""Skills on disk: the git tree (:mod:`.tree`), tasks and splits (:mod:`.tasks`), strict readers (:mod:`.reading`)."""

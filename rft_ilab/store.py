@@ -1,0 +1,224 @@
+"""Files that survive: atomic writes, append-only JSONL, a content-addressed cache, the run directory.
+
+A run directory is the interface between stages (and the only one)::
+
+    manifest.json        settings, seeds, versions, digests, finished stages with their cost
+    data/ledger.jsonl    one line a candidate answer, with its disposition
+    data/verified.jsonl  what the grader accepted: chat messages, as ``ilab model train`` reads them
+    rl/signal.json       pass@k of the policy before training
+    rl/steps.jsonl       one line an optimiser step (stage sft or grpo)
+    rl/rollouts.jsonl    every rollout of training, with its grade
+    rl/selection.json    validation accuracy of every checkpoint, and the chosen one
+    rl/checkpoint/       the newest resumable state
+    adapter/ model/ model.gguf    the result
+    gate/verdict.json    the verdict; gate/results.jsonl has one line a (suite, model, task)
+    report.html
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import resource
+import sqlite3
+import sys
+import tempfile
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from rft_ilab.errors import RunError
+
+
+def write_atomic(path: Path, content: str | bytes) -> None:
+    """Replace ``path`` with ``content``: readers see the old file or the new one, never a part."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    data = content.encode() if isinstance(content, str) else content
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        # mkstemp makes files that only their owner may read; results follow the user's umask.
+        os.chmod(temporary, 0o666 & ~_umask())
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)
+        raise
+
+
+def _umask() -> int:
+    mask = os.umask(0o022)
+    os.umask(mask)
+    return mask
+
+
+def write_json(path: Path, value: Any) -> None:
+    write_atomic(path, json.dumps(value, indent=1, ensure_ascii=False, sort_keys=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Raises RunError if the file is missing or not JSON."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise RunError("missing file", where=path, fix="is this a finished run?") from error
+    except ValueError as error:
+        raise RunError(f"not valid JSON: {error}", where=path) from error
+
+
+def append_jsonl(path: Path, rows: Iterable[Any]) -> None:
+    """Append rows and fsync once; a crash can tear at most the last line, which readers drop."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("ab") as file:
+        if file.tell() and not _ends_with_newline(path):
+            file.write(b"\n")
+        for row in rows:
+            file.write(json.dumps(row, ensure_ascii=False).encode() + b"\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _ends_with_newline(path: Path) -> bool:
+    with path.open("rb") as file:
+        file.seek(-1, os.SEEK_END)
+        return file.read(1) == b"\n"
+
+
+def read_jsonl(path: Path) -> list[Any]:
+    """All whole rows of an append-only file; torn lines (a killed writer) are skipped."""
+    rows: list[Any] = []
+    if path.exists():
+        # Not splitlines(): U+2028 and its like may stand inside a JSON string.
+        for line in path.read_text(encoding="utf-8", errors="replace").split("\n"):
+            with contextlib.suppress(ValueError):
+                rows.append(json.loads(line))
+    return rows
+
+
+def user_directory(kind: str) -> Path:
+    """XDG directory of rft-ilab; ``kind`` is ``cache`` or ``data`` (runs live in the latter).
+
+    Data sits beside InstructLab's own, where its users look.
+    """
+    variable, default = {"cache": ("XDG_CACHE_HOME", ".cache"), "data": ("XDG_DATA_HOME", ".local/share")}[kind]
+    root = Path(os.environ.get(variable) or Path.home() / default)
+    return root / "instructlab" / "rft"
+
+
+class Cache:
+    """Content-addressed JSON values in one SQLite file: safe for concurrent processes and kill -9.
+
+    Keys are digests of everything that determines the value, so entries never go stale; a corrupt
+    file is set aside and started anew, since everything in it can be computed again.
+    """
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.path = path
+        try:
+            self._db = self._open()
+        except sqlite3.DatabaseError:
+            path.rename(path.with_suffix(f".corrupt-{time.time_ns()}"))
+            self._db = self._open()
+
+    def _open(self) -> sqlite3.Connection:
+        db = sqlite3.connect(self.path, timeout=60, isolation_level=None)
+        db.execute("PRAGMA journal_mode=WAL")
+        db.execute("PRAGMA synchronous=NORMAL")
+        db.execute("CREATE TABLE IF NOT EXISTS entries (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID")
+        return db
+
+    def get(self, key: str) -> Any | None:
+        row = self._db.execute("SELECT value FROM entries WHERE key = ?", (key,)).fetchone()
+        return None if row is None else json.loads(row[0])
+
+    def put(self, entries: Iterable[tuple[str, Any]]) -> None:
+        rows = [(key, json.dumps(value, ensure_ascii=False)) for key, value in entries]
+        self._db.execute("BEGIN IMMEDIATE")
+        self._db.executemany("INSERT OR IGNORE INTO entries VALUES (?, ?)", rows)
+        self._db.execute("COMMIT")
+
+
+class Run:
+    """One run directory. Stages record themselves in the manifest when they are finished."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.manifest: dict[str, Any] = {}
+
+    @classmethod
+    def create(cls, directory: Path, manifest: dict[str, Any]) -> Run:
+        """Start a run, or resume the one that is there if it was started with the same identity.
+
+        ``manifest["identity"]`` holds whatever must not change between start and resume.
+        Raises RunError when the directory belongs to another configuration.
+        """
+        run = cls(directory)
+        if (directory / "manifest.json").exists():
+            run.manifest = read_json(directory / "manifest.json")
+            if run.manifest.get("identity") != manifest["identity"]:
+                changed = sorted(
+                    k
+                    for k in manifest["identity"]
+                    if run.manifest.get("identity", {}).get(k) != manifest["identity"][k]
+                )
+                raise RunError(
+                    f"this run was started with other settings ({', '.join(changed) or 'unknown'})",
+                    where=directory,
+                    fix="choose another --run name, or remove the directory",
+                )
+        else:
+            run.manifest = {**manifest, "stages": {}}
+            run.save()
+        return run
+
+    @classmethod
+    def open(cls, directory: Path) -> Run:
+        """An existing run; raises RunError if there is none."""
+        run = cls(directory)
+        run.manifest = read_json(directory / "manifest.json")
+        return run
+
+    def save(self) -> None:
+        write_json(self.directory / "manifest.json", self.manifest)
+
+    def path(self, *parts: str) -> Path:
+        return self.directory.joinpath(*parts)
+
+    def done(self, stage: str) -> bool:
+        return stage in self.manifest["stages"]
+
+    @contextlib.contextmanager
+    def stage(self, name: str) -> Iterator[dict[str, Any]]:
+        """Time a stage; on success its facts and cost enter the manifest, on failure nothing does."""
+        facts: dict[str, Any] = {}
+        wall, cpu = time.monotonic(), _cpu_seconds()
+        yield facts
+        facts |= {"wall_s": round(time.monotonic() - wall, 2), "cpu_s": round(_cpu_seconds() - cpu, 2)}
+        self.manifest["stages"][name] = facts
+        self.manifest["peak_rss_mb"] = max(self.manifest.get("peak_rss_mb", 0), peak_rss_mb())
+        self.save()
+
+
+def latest_run(runs: Path) -> Path:
+    """The newest run below ``runs``. Raises RunError if there is none."""
+    found = sorted(runs.glob("*/manifest.json"), key=lambda p: p.stat().st_mtime)
+    if not found:
+        raise RunError("no run here yet", where=runs, fix="start one with: ilab rft run")
+    return found[-1].parent
+
+
+def _cpu_seconds() -> float:
+    own, children = resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN)
+    return own.ru_utime + own.ru_stime + children.ru_utime + children.ru_stime
+
+
+def peak_rss_mb() -> int:
+    """Largest resident set of this process so far, in MiB (Linux counts KiB, macOS bytes)."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak >> (20 if sys.platform == "darwin" else 10)

@@ -1,0 +1,1 @@
+"""Verified synthetic data: nothing is kept that its grader does not accept."""

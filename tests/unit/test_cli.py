@@ -1,0 +1,154 @@
+"""What the commands share: errors as exit codes, run directories, overridden settings, exit codes of a verdict."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sqlite3
+import sys
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from rft_ilab import config
+from rft_ilab.cli import options, outcome
+from rft_ilab.cli.failures import RESUME, environment_failure, handled
+from rft_ilab.errors import GraderError, RunError
+from rft_ilab.store import Cache, append_jsonl
+
+
+def invoke(body):
+    @click.command()
+    @click.pass_context
+    @handled
+    def command(ctx):
+        body(ctx)
+
+    return CliRunner().invoke(command, [])
+
+
+def raising(error):
+    def body(ctx):
+        raise error
+
+    return body
+
+
+@pytest.mark.parametrize(
+    "error, line",
+    [
+        (GraderError("no such type 'x'", where="a/grader.json", line=3, fix="one of y"), "a/grader.json:3: no such"),
+        (RunError("two\nlines"), "two lines"),
+        (OSError(errno.ENOSPC, "No space left on device", "/runs/x"), "/runs/x: No space left on device"),
+        (OSError(errno.ENOSPC, "No space left on device"), "No space left on device"),
+        (PermissionError(errno.EACCES, "Permission denied", "/root/x"), "/root/x: Permission denied"),
+        (OSError(errno.EROFS, "Read-only file system", "/x"), "/x: Read-only"),
+        (OSError(errno.EDQUOT, "Disk quota exceeded", "/x"), "/x: Disk quota"),
+    ],
+)
+def test_an_error_of_the_user_is_one_line_and_exit_code_2(error, line):
+    result = invoke(raising(error))
+    assert result.exit_code == 2
+    assert result.output.startswith(f"Error: {line}") and result.output.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "error", [ValueError("bug"), KeyError("bug"), FileNotFoundError(2, "bug"), sqlite3.Error("bug")]
+)
+def test_a_bug_keeps_its_traceback(error, capsys):
+    result = invoke(raising(error))
+    assert result.exit_code == 2, "1 would read as FAIL"
+    assert "Traceback" in capsys.readouterr().err + result.output
+
+
+def test_a_full_disk_under_the_cache_is_one_line(tmp_path):
+    def body(ctx):
+        cache = Cache(tmp_path / "cache.db")
+        cache._db.execute("PRAGMA max_page_count = 3")
+        cache.put([("key", "x" * 100_000)])
+
+    result = invoke(body)
+    assert result.exit_code == 2 and result.output == "Error: cache: database or disk is full\n"
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full")
+def test_a_full_disk_under_a_file_is_one_line(tmp_path):
+    full = tmp_path / "full"
+    full.symlink_to("/dev/full")  # a link, so that nothing could ever replace the device itself
+    result = invoke(lambda ctx: append_jsonl(full, [{"a": 1}]))
+    assert result.exit_code == 2 and result.output.count("\n") == 1 and "No space left" in result.output
+
+
+def test_a_full_disk_under_safetensors_is_one_line():
+    import safetensors
+
+    full = safetensors.SafetensorError('Error while serializing: I/O error: "No space left on device (os error 28)"')
+    assert environment_failure(full) is not None
+    assert environment_failure(safetensors.SafetensorError("header too large")) is None
+
+
+def test_an_interruption_says_how_to_resume():
+    def body(ctx):
+        ctx.meta[RESUME] = "ilab rft run --run x"
+        raise KeyboardInterrupt
+
+    result = invoke(body)
+    assert result.exit_code == 130
+    assert result.output == "interrupted; resume with: ilab rft run --run x\n"
+    assert invoke(raising(KeyboardInterrupt())).output == "interrupted\n"
+
+
+def test_exit_codes_pass_through():
+    assert invoke(lambda ctx: ctx.exit(1)).exit_code == 1
+
+
+@pytest.mark.parametrize("verdict, code", [("PASS", 0), ("FAIL", 1), ("INCONCLUSIVE", 2)])
+def test_the_verdict_is_the_exit_code(verdict, code, monkeypatch, tmp_path):
+    monkeypatch.setattr(outcome, "write_report", lambda run: None)
+    assert invoke(lambda ctx: outcome.conclude(ctx, tmp_path, {"outcome": verdict})).exit_code == code
+
+
+def test_overridden_leaves_what_was_not_given():
+    settings = options.overridden(config.Settings(), train={"seed": 3, "steps": None}, gate={"samples": 2})
+    assert (settings.train.seed, settings.gate.samples) == (3, 2)
+    assert settings.train.steps == config.TrainSettings().steps and settings.data == config.DataSettings()
+
+
+def test_a_run_is_a_name_or_a_path(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    assert options.run_path("one") == tmp_path / "instructlab/rft/runs/one"
+    assert options.run_path("a/one") == Path("a/one")
+    assert options.run_path(".") == Path(".")
+    with pytest.raises(RunError, match="must not be empty"):
+        options.run_path(" ")
+
+
+def test_the_latest_run_is_the_default(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    with pytest.raises(RunError, match="no run here yet"):
+        options.existing_run(None)
+    for age, name in enumerate(["new", "old"]):
+        manifest = tmp_path / "instructlab/rft/runs" / name / "manifest.json"
+        manifest.parent.mkdir(parents=True)
+        manifest.write_text("{}", encoding="utf-8")
+        os.utime(manifest, (1000 - age, 1000 - age))
+    assert options.existing_run(None).name == "new"
+    assert options.existing_run("old").name == "old"
+    with pytest.raises(RunError, match="no such run"):
+        options.existing_run("other")
+
+
+def test_a_new_run_is_resumed_by_its_name(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["/somewhere/ilab", "rft", "run", "--model", "a b"])
+    ctx = click.Context(click.Command("run"))
+    run = options.startable_run(ctx, None)
+    assert ctx.meta[RESUME] == f"ilab rft run --model 'a b' --run {run.name}"
+    options.startable_run(ctx, "given")
+    assert ctx.meta[RESUME] == "ilab rft run --model 'a b'"
+
+
+def test_usage_errors_stay_clicks(capsys):
+    result = invoke(raising(click.UsageError("no")))
+    assert result.exit_code == 2 and "Usage:" in result.output

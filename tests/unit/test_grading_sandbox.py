@@ -1,0 +1,212 @@
+"""Hostile Python graders: each is an error or contained, costs its own sample only, and never forges a number."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from rft_ilab.errors import GraderError, SandboxError
+from rft_ilab.grading import sandbox
+from rft_ilab.grading.engine import build_grader
+from rft_ilab.grading.sample import Mark, Sample
+from rft_ilab.grading.sandbox import Limits, load_error, run_python
+from tests.unit.taxonomies import make_rollout, make_skill, make_task
+
+QUICK = Limits(seconds=0.4)
+THREAD = """
+import threading, time
+try: threading.Thread(target=time.sleep, args=(60,)).start()
+except RuntimeError: pass  # no threads here: fine as well
+"""
+DEAF = """
+import signal
+for number in range(1, 20):
+    try: signal.signal(number, signal.SIG_IGN)
+    except OSError: pass
+"""
+WRITE = """
+import os
+for fd in range(3, 32):
+    try:
+        {}
+    except OSError: pass
+return 1"""
+
+
+def source(body: str) -> str:
+    return "def grade(sample, item):\n" + "".join(f"    {line}\n" for line in body.splitlines())
+
+
+def run(body: str, texts: tuple[str, ...] = ("a",), limits: Limits = QUICK) -> list[Mark]:
+    return run_python(source(body), [Sample(text, {"reference": "a", "n": [1]}) for text in texts], limits)
+
+
+@pytest.mark.parametrize(
+    ("body", "score"),
+    [
+        ("return 0.25", 0.25), ("return 1", 1.0), ("return True", 1.0),
+        ("return sample['output_text'] == item['reference']", 1.0),
+        ("return float(sample['output_json'] is None and sample['output_tools'] == [])", 1.0),
+        ("return item['n'][0] / 2", 0.5),
+        ("print('x' * 1_000_000)\nimport sys\nsys.stderr.write('x')\nreturn 1", 1.0), ("return -0.0", 0.0),
+        ("import os\nreturn float(dict(os.environ) == {} and os.listdir('.') == [])", 1.0),
+        ("import sys\nreturn float(sys.stdin.read() == '')", 1.0),
+        ("import json, re, math, collections\nreturn 1", 1.0),
+        (f"{THREAD}\nreturn 1", 1.0),
+        ("import atexit\natexit.register(print, 1 / 1)\nreturn 1", 1.0),
+    ],
+)  # fmt: skip
+def test_contained(body: str, score: float) -> None:
+    (mark,) = run(body)
+    assert (mark.score, mark.error) == (score, None)
+
+
+@pytest.mark.parametrize(
+    ("body", "error"),
+    [
+        ("raise ValueError('boom\\nsecond line')", "ValueError: boom (line 2 of the grader)"),
+        ("return sample['absent']", "KeyError: 'absent' (line 2 of the grader)"),
+        ("assert False", "AssertionError (line 2 of the grader)"),
+        ("import sys\nsys.exit(0)", "SystemExit: 0"),
+        ("raise KeyboardInterrupt", "KeyboardInterrupt"),
+        ("import os\nos._exit(0)", "ended without a score (exit code 0)"),
+        ("import os\nos.kill(os.getpid(), 9)", "ended without a score (SIGKILL)"),
+        ("import os\nos.kill(0, 15)", "ended without a score (SIGTERM)"),
+        ("import ctypes\nctypes.string_at(0)", "ended without a score (SIGSEGV)"),
+        ("return len('x' * (1 << 30))", "MemoryError"),
+        ("return grade(sample, item)", "RecursionError"),
+        ("while True: pass", "time-out"),
+        ("import time\ntime.sleep(60)", "time-out"),
+        (f"{DEAF}\nimport time\ntime.sleep(60)", "time-out"),
+        ("while True:\n  try:\n    while True: pass\n  except BaseException: pass", "time-out"),
+        ("import re\nreturn bool(re.match(r'(a+)+$', 'a' * 40 + 'b'))", "time-out"),
+        ("pass", "returned NoneType, not a number"), ("return '1'", "returned str"), ("return [1.0]", "returned list"),
+        ("return float('nan')", "returned nan, outside 0 to 1"), ("return float('inf')", "returned inf"),
+        ("return 2.0", "returned 2.0, outside 0 to 1"), ("return -0.001", "returned -0.001"),
+        ("return 10 ** 5000", "outside 0 to 1"),
+        ("return 1 + 0j", "returned complex"), ("class F(float): pass\nreturn F(1)", "returned F, not a number"),
+        ("class I(int):\n  __le__ = __ge__ = lambda *a: True\nreturn I(9)", "returned I, not a number"),
+        ("class E(Exception):\n  def __str__(self): raise KeyError\nraise E", "E (line"),
+        ("class E(Exception):\n  def __str__(self): return 7\nraise E", "E (line"),
+        ("raise ValueError('\\ud800' + 'x' * 100_000)", "ValueError: \\ud800xxx"),
+        (WRITE.format("os.write(fd, b'z' * 100)"), "channel of its results"),
+        (WRITE.format("while True: os.write(fd, b'z' * 65536)"), "channel of its results"),
+        ("import os, time\nos.closerange(3, 32)\ntime.sleep(60)", "closed the channel"),
+    ],
+)  # fmt: skip
+def test_hostile(body: str, error: str) -> None:
+    start = time.monotonic()
+    (mark,) = run(body)
+    assert mark.score is None and error in (mark.error or ""), mark
+    assert "\n" not in (mark.error or "") and len(mark.error or "") < 600
+    assert time.monotonic() - start < 10
+
+
+def test_memory_is_limited() -> None:
+    body = "x = []\nwhile True: x.append('x' * 1_000_000)"
+    (mark,) = run(body, limits=Limits(seconds=20, memory_mb=128))
+    assert mark.score is None and "MemoryError" in (mark.error or "")
+
+
+def test_files_cannot_be_written_and_nothing_stays_behind(tmp_path: Path) -> None:
+    target = tmp_path / "written"
+    body = f"with open({str(target)!r}, 'wb') as f: f.write(b'x')\nreturn 1"
+    (mark,) = run(body)
+    assert mark.score is None and "OSError" in (mark.error or "") and target.stat().st_size == 0
+    (mark,) = run("import os\nos.mkdir('d')\nos.chmod('d', 0)\nraise ValueError(os.getcwd())")
+    assert mark.error is not None
+    assert not os.path.exists(mark.error.removeprefix("ValueError: ").split(" ")[0])
+
+
+def test_a_secret_of_the_environment_does_not_arrive(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "secret")
+    (mark,) = run("import os, sys\nassert not os.environ and not sys.argv[1:], os.environ\nreturn 1")
+    assert mark.score == 1
+
+
+@pytest.mark.parametrize("death", ["import os; os._exit(3)", "import time; time.sleep(60)", "raise SystemExit"])
+def test_a_death_costs_its_own_sample_only(death: str) -> None:
+    texts = ("a", "b", "die", "c", "die", "d")
+    marks = run(f"if sample['output_text'] == 'die':\n  {death}\nreturn 0.5", texts)
+    assert [mark.score for mark in marks] == [0.5, 0.5, None, 0.5, None, 0.5]
+
+
+def test_marks_keep_their_order_over_batches() -> None:
+    texts = tuple(str(i) for i in range(150))
+    marks = run("return int(sample['output_text']) / 200", texts)
+    assert [mark.score for mark in marks] == [i / 200 for i in range(150)]
+    small = Limits(batch_bytes=200)
+    assert [m.score for m in run("return int(sample['output_text']) / 200", texts[:20], small)] == [
+        i / 200 for i in range(20)
+    ]
+
+
+def test_a_grader_that_always_dies_is_given_up() -> None:
+    marks = run("import os; os._exit(1)", ("x",) * 30, Limits(deaths=3))
+    assert all(mark.score is None for mark in marks) and len(marks) == 30
+    assert (marks[-1].error or "").startswith("not run: the grader died on 3 samples in a row, last: crash")
+
+
+@pytest.mark.parametrize(
+    "text", ["\ud800", "\udcff\ud83d", "\x00", "\u2028", "a" * 1_000_000, '"}], "source": "', "{" * 50_000]
+)
+def test_completions_arrive_as_they_are(text: str) -> None:
+    hashed = "hashlib.sha256(sample['output_text'].encode('utf-8', 'surrogatepass')).hexdigest()"
+    body = f"import hashlib\nreturn {hashed} == {_sha(text)!r}"
+    (mark,) = run(body, (text,), Limits())
+    assert (mark.score, mark.error) == (1.0, None)
+
+
+def _sha(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+@pytest.mark.parametrize(
+    ("text", "error"),
+    [
+        ("def grade(:", "SyntaxError: invalid syntax (line 1 of the grader)"),
+        ("x = 1", "defines no function grade(sample, item)"),
+        ("import no_such_module", "ModuleNotFoundError"),
+        ("while True: pass", "time-out"),
+        ("import os; os._exit(0)", "ended without a score"),
+        ("raise SystemExit", "SystemExit"),
+        ("import torch", "ModuleNotFoundError"),
+        ("\x00", "null bytes"),
+        ("grade = {}['x']", "KeyError: 'x'"),
+        ("grade = 3", "defines no function grade"),
+    ],
+)
+def test_source_that_does_not_load(text: str, error: str) -> None:
+    assert error in (load_error(text, QUICK) or "")
+    assert load_error("def grade(sample, item): return 1") is None
+
+
+def test_source_that_does_not_load_does_not_build() -> None:
+    with pytest.raises(GraderError, match=r"grader\.json:1: the source does not load: SyntaxError"):
+        build_grader(make_skill({"type": "python", "name": "p", "source": "def grade(:"}))
+    with pytest.raises(GraderError, match="longer than 256 kB"):
+        build_grader(make_skill({"type": "python", "name": "p", "source": "#" * 300_000}))
+
+
+def test_python_grader_in_the_engine() -> None:
+    text = source("return float(sample['output_json'][item['key']] == item['reference'])")
+    grader = build_grader(make_skill({"type": "python", "name": "p", "source": text, "image_tag": "2025-05-08"}))
+    task = make_task({"key": "k", "reference": 3})
+    answers = ['{"k": 3}', '{"k": 4}', "no json"]
+    right, wrong, failed = grader.grade([(task, make_rollout(text, index=i)) for i, text in enumerate(answers)])
+    assert (right.score, right.passed, right.reason) == (1.0, True, "scored 1")
+    assert (wrong.score, wrong.passed, wrong.index) == (0.0, False, 1)
+    assert failed.score is None and failed.passed is None and "TypeError" in (failed.error or "")
+
+
+def test_a_sandbox_that_cannot_start_is_said_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sandbox.sys, "executable", "/no/such/python")
+    with pytest.raises(SandboxError, match="cannot start"):
+        run("return 1")
+    monkeypatch.setattr(sandbox.sys, "executable", "/bin/true")
+    with pytest.raises(SandboxError, match="does not start"):
+        run("return 1")

@@ -1,0 +1,134 @@
+"""The architecture, held by tests: who may import whom, and what stays unloaded."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGE = ROOT / "rft_ilab"
+
+#: each entry may import those above it, never those below; the parts of one entry never each other
+ORDER = [
+    ["types"],
+    ["errors"],
+    ["config"],
+    ["store"],
+    ["skills"],
+    ["grading"],
+    ["policy"],
+    ["rollouts"],
+    ["synth", "rl", "regress"],
+    ["scaleout"],
+    ["report"],
+    ["pipeline"],
+    ["host"],
+    ["cli"],
+    ["pytest_plugin"],
+]
+LEVEL = {part: level for level, parts in enumerate(ORDER) for part in parts}
+
+#: heavy or foreign package -> the only places that may import it
+ALLOWED = {
+    "torch": ("rft_ilab.policy.local", "rft_ilab.rl"),
+    "transformers": ("rft_ilab.policy.local", "rft_ilab.rl"),
+    "peft": ("rft_ilab.policy.local", "rft_ilab.rl"),
+    "instructlab": ("rft_ilab.host", "rft_ilab.cli"),
+    "pickle": (),
+}
+
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+
+def module_name(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def imported(path: Path) -> Iterator[tuple[int, str]]:
+    """(line, absolute dotted name) of every import, ``TYPE_CHECKING`` ones included."""
+    package = module_name(path).split(".")
+    if path.name != "__init__.py":
+        package = package[:-1]
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield node.lineno, alias.name
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else []
+            source = ".".join([*base, *([node.module] if node.module else [])])
+            for alias in node.names:
+                yield node.lineno, f"{source}.{alias.name}"
+
+
+def part_of(name: str) -> str | None:
+    """``rft_ilab.rl.grpo`` -> ``rl``; None for the package itself and for names in its ``__init__``."""
+    parts = name.split(".")
+    return parts[1] if parts[0] == "rft_ilab" and len(parts) > 1 and parts[1] in LEVEL else None
+
+
+def test_there_is_something_to_check():
+    assert len(FILES) > 10
+
+
+def test_every_part_has_a_place_in_the_order():
+    parts = {p.stem for p in PACKAGE.iterdir() if p.suffix == ".py" or (p.is_dir() and any(p.glob("*.py")))}
+    assert parts - {"__init__", "__pycache__"} <= set(LEVEL)
+
+
+@pytest.mark.parametrize("path", FILES, ids=module_name)
+def test_import_order(path):
+    own = part_of(module_name(path))
+    for line, name in imported(path):
+        other = part_of(name)
+        if other is None or other == own:
+            continue
+        assert own is not None, f"{path}:{line}: the package itself must import nothing of the project ({name})"
+        assert LEVEL[other] < LEVEL[own], f"{path}:{line}: {own} must not import {other}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=module_name)
+def test_heavy_and_foreign_packages_stay_where_they_belong(path):
+    own = module_name(path)
+    for line, name in imported(path):
+        places = ALLOWED.get(name.split(".")[0])
+        if places is not None:
+            inside = any(own == place or own.startswith(place + ".") for place in places)
+            assert inside, f"{path}:{line}: {name} may be imported in {places or 'no place'} only"
+
+
+@pytest.mark.parametrize("path", FILES, ids=module_name)
+def test_no_eval_and_no_unsafe_yaml(path):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Call):
+            called = ast.unparse(node.func)
+            assert called not in {"eval", "yaml.load", "yaml.unsafe_load", "yaml.full_load"}, f"{path}:{node.lineno}"
+
+
+def run_python(program: str) -> str:
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT, timeout=120)
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+@pytest.mark.parametrize("part", ["skills", "grading", "regress", "report", "synth", "rollouts", "pipeline"])
+def test_lean_imports(part):
+    modules = [module_name(path) for path in FILES if part_of(module_name(path)) == part and path.name != "worker.py"]
+    if not modules:
+        pytest.skip(f"no {part} yet")
+    program = f"import importlib, sys\nfor name in {modules!r}: importlib.import_module(name)\n"
+    heavy = "{'torch', 'transformers', 'peft', 'instructlab', 'datasets'}"
+    assert run_python(program + f"print(sorted({heavy} & set(sys.modules)))").strip() == "[]"
+
+
+def test_the_hook_is_standard_library_only():
+    """Every pydantic process of the environment loads it."""
+    program = "import sys\nbefore = set(sys.modules)\nimport rft_ilab.host.plugin\n"
+    program += "print(*{name.split('.')[0] for name in set(sys.modules) - before})"
+    foreign = set(run_python(program).split()) - set(sys.stdlib_module_names) - {"rft_ilab"}
+    assert not foreign

@@ -1,0 +1,215 @@
+"""Lint: a good taxonomy has no findings; every way of being bad is found, all at once, with file and line."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rft_ilab.config import Settings, SkillSettings
+from rft_ilab.errors import SkillError
+from rft_ilab.grading.selftest import Finding, lint_taxonomy
+from tests.unit.taxonomies import LABEL_GRADER, LABELS, QNA, plain_rows, row, write_skill
+
+STRING = {"type": "string_check", "name": "s", "input": "{{sample.output_text}}", "reference": "{{item.reference}}"}
+PYTHON = {"type": "python", "name": "p"}
+
+
+def lint(taxonomy: Path, **parts: Any) -> list[Finding]:
+    write_skill(taxonomy, **parts)
+    return lint_taxonomy(taxonomy, Settings())
+
+
+def errors(findings: list[Finding]) -> list[tuple[str, int | None, str]]:
+    return [(finding.file.name, finding.line, finding.message) for finding in findings if finding.severity == "error"]
+
+
+def test_a_good_taxonomy_has_no_findings(tmp_path: Path) -> None:
+    assert lint(tmp_path) == []
+
+
+def test_all_findings_come_at_once(tmp_path: Path) -> None:
+    rows = [*plain_rows(), "{broken", row("Fine?", "PERHAPS"), plain_rows()[0]]
+    leaf = write_skill(tmp_path, rows=rows)
+    (leaf / "attribution.txt").unlink()
+    other = write_skill(tmp_path, "area/other", grader='{"type": "label"\n')
+    (other / "qna.yaml").write_text("a: 1\na: 2\n")
+    (other / "attribution.txt").write_text(" \n")
+    found = errors(lint_taxonomy(tmp_path, Settings(skills={"area/gone": SkillSettings()})))
+    wanted = [
+        ("rft.toml", None, "names no skill"),
+        ("attribution.txt", None, "missing file"),
+        ("tasks.jsonl", 301, "not valid JSON"),
+        ("tasks.jsonl", 302, "unknown label 'PERHAPS'"),
+        ("tasks.jsonl", 303, "the same messages and reference as line 1"),
+        ("grader.json", 2, "not valid JSON"),
+        ("qna.yaml", 2, "duplicate key 'a'"),
+        ("attribution.txt", None, "empty file"),
+    ]
+    assert len(found) == len(wanted), found
+    for file, line, message in wanted:
+        assert any(f == file and n == line and message in m for f, n, m in found), (file, line, message, found)
+
+
+def test_every_error_says_what_to_do(tmp_path: Path) -> None:
+    findings = lint(tmp_path, rows=["{broken", row("Fine?", "PERHAPS")], grader={**LABEL_GRADER, "pass_threshold": 2})
+    assert all(finding.fix for finding in findings if finding.severity == "error")
+    assert f"{findings[0].file}: " in str(findings[0]) or f"{findings[0].file}:{findings[0].line}: " in str(findings[0])
+
+
+@pytest.mark.parametrize("missing", ["grader.json", "tasks.jsonl", "qna.yaml"])
+def test_missing_file(tmp_path: Path, missing: str) -> None:
+    leaf = write_skill(tmp_path)
+    (leaf / missing).unlink()
+    assert errors(lint_taxonomy(tmp_path, Settings())) == [(missing, None, "missing file")]
+
+
+def test_empty_taxonomy_and_unknown_skill(tmp_path: Path) -> None:
+    assert [f.message for f in lint_taxonomy(tmp_path, Settings())] == ["no compositional_skills directory"]
+    write_skill(tmp_path)
+    with pytest.raises(SkillError, match="no skill 'area/gone'"):
+        lint_taxonomy(tmp_path, Settings(), only=["area/gone"])
+
+
+def test_only_limits_to_a_skill(tmp_path: Path) -> None:
+    write_skill(tmp_path, "area/bad", rows=["{"])
+    write_skill(tmp_path, "area/good")
+    assert lint_taxonomy(tmp_path, Settings(), only=["area/good"]) == []
+    assert lint_taxonomy(tmp_path, Settings(), only=["area/bad"])
+
+
+def test_too_few_seeds(tmp_path: Path) -> None:
+    repeated = QNA.replace("question 5?", "question 4?").replace("question 3?", "question 4?")
+    assert errors(lint(tmp_path, qna=repeated)) == [("qna.yaml", None, "fewer than 5 different seed examples")]
+
+
+def test_a_reference_that_its_grader_refuses(tmp_path: Path) -> None:
+    rows = [task | {"target": task["reference"]} for task in plain_rows()]
+    rows[6] |= {"reference": "YES "}
+    del rows[8]["target"]
+    found = errors(lint(tmp_path, rows=rows, grader={**STRING, "operation": "eq", "reference": "{{item.target}}"}))
+    assert found[:2] == [
+        ("tasks.jsonl", 7, "the grader refuses the reference 'YES ': 'YES ' is not the text 'YES'"),
+        ("tasks.jsonl", 9, "the grader fails on the reference: the task has no field item.target"),
+    ]
+
+
+def test_many_refused_references_are_summed_up(tmp_path: Path) -> None:
+    found = errors(lint(tmp_path, grader={**STRING, "operation": "eq", "reference": "never"}))
+    assert [line for _, line, _ in found] == [1, 2, 3, 4, 5, 6]
+    assert found[-1][2] == "295 more references are refused, the next one here"
+
+
+@pytest.mark.parametrize(
+    ("grader", "exploit"),
+    [
+        ({**STRING, "operation": "like"}, "a list of all labels passes"),
+        ({**STRING, "operation": "ne", "reference": "wrong"}, "an empty answer passes"),
+        ({**STRING, "operation": "ne", "reference": "wrong"}, "another task's reference passes"),
+        ({**PYTHON, "source": "def grade(s, i): return 1.0"}, "an echo of the prompt passes"),
+        ({**PYTHON, "source": "def grade(s, i): return s['output_text'].strip() in ('', i['reference'])"},
+         "a blank answer passes"),
+        ({**PYTHON, "source": "def grade(s, i): return s['output_text'] in ('\u200b', i['reference'])"},
+         "a zero-width answer passes"),
+        ({**PYTHON, "source": "def grade(s, i): return float(s['output_text'].split()[0] == i['reference'])"},
+         "the grader fails on an empty answer (64 of 64 tasks): IndexError"),
+    ],
+)  # fmt: skip
+def test_exploits_are_found(tmp_path: Path, grader: dict[str, Any], exploit: str) -> None:
+    found = errors(lint(tmp_path, grader=grader))
+    assert any(exploit in message for _, _, message in found), found
+    assert {file for file, _, _ in found} == {"tasks.jsonl"}
+
+
+def test_a_chance_hit_of_the_prompt_is_a_warning(tmp_path: Path) -> None:
+    splits = ("train", "val", "test")
+    rows = [row(f"Say {i} plus 0{'' if i else ' is 0'}", str(7 * i), split=splits[i % 3]) for i in range(60)]
+    number = {**STRING, "type": "number"}
+    findings = lint(tmp_path, rows=rows, grader=number)
+    assert [(f.severity, f.message) for f in findings] == [
+        ("warning", "an echo of the prompt passes (1 of 60 tasks), here 'Say 0 plus 0 is 0'")
+    ]
+
+
+def test_rare_classes_and_empty_splits_are_warnings(tmp_path: Path) -> None:
+    rows = [row(f"Question {i}?", LABELS[i % 2], split="test" if i < 40 else "train") for i in range(100)]
+    rows.append(row("Rare?", "MAYBE", split="test"))
+    findings = lint(tmp_path, rows=rows)
+    assert {finding.severity for finding in findings} == {"warning"}
+    assert [finding.message for finding in findings] == [
+        "no task in the val split, so nothing can be tuned",
+        "class MAYBE has 1 test tasks; below 15 its accuracy says little",
+        "class MAYBE is in the test split but not in the train split",
+    ]
+
+
+def test_the_same_prompt_with_two_answers_is_a_warning(tmp_path: Path) -> None:
+    findings = lint(tmp_path, rows=[*plain_rows(), row("Question 0?", "NO")])
+    assert [(f.severity, f.line, f.message) for f in findings] == [("warning", 301, "the same messages as line 1")]
+
+
+def shared(taxonomy: Path, cases: list[Any] | None, source: str | None = None) -> list[Finding]:
+    graders = taxonomy.parent / "graders"
+    graders.mkdir(parents=True, exist_ok=True)
+    body = source or "def grade(sample, item): return float(sample['output_text'] == item['reference'])"
+    (graders / "same.py").write_text(body)
+    if cases is not None:
+        lines = [case if isinstance(case, str) else json.dumps(case) for case in cases]
+        (graders / "same.cases.jsonl").write_text("".join(line + "\n" for line in lines))
+    return lint(taxonomy, grader={"type": "ref", "name": "same"})
+
+
+def test_golden_cases_hold(tmp_path: Path) -> None:
+    cases = [
+        {"sample": "a", "item": {"reference": "a"}, "score": 1.0},
+        {"sample": "b", "item": {"reference": "a"}, "score": 0, "note": "another text"},
+        {"sample": "b", "item": {}, "error": True},
+    ]
+    assert shared(tmp_path / "taxonomy", cases) == []
+
+
+def test_golden_cases_that_do_not_hold_or_are_none(tmp_path: Path) -> None:
+    good = {"sample": "a", "item": {"reference": "a"}}
+    cases = [
+        {**good, "score": 0.0},
+        {**good, "error": True},
+        {"sample": "a", "item": {}, "score": 0.0},
+        "{",
+        good,
+        {**good, "score": 1, "error": True},
+        {**good, "score": 2},
+        {"item": {}, "score": 1},
+        {**good, "score": 1, "colour": "red"},
+        {**good, "error": False},
+    ]
+    found = shared(tmp_path / "taxonomy", cases)
+    assert [finding.line for finding in found] == list(range(1, 11))
+    assert [finding.message.split(":")[0] for finding in found[:3]] == [
+        "golden case gives 1, not 0",
+        "golden case gives 1, not an error",
+        "golden case gives an error, not 0",
+    ]
+
+
+def test_a_shared_grader_without_cases_is_a_warning_and_a_broken_one_an_error(tmp_path: Path) -> None:
+    (finding,) = shared(tmp_path / "taxonomy", None)
+    assert (finding.severity, finding.file.name) == ("warning", "same.py") and "no golden cases" in finding.message
+    found = errors(shared(tmp_path / "taxonomy", [], source="def grade(:"))
+    assert [file for file, _, _ in found] == ["same.py", "grader.json"]
+    assert all("SyntaxError" in message for _, _, message in found)
+
+
+def test_lint_loads_neither_torch_nor_instructlab(tmp_path: Path) -> None:
+    write_skill(tmp_path)
+    code = (
+        "import sys; from pathlib import Path; from rft_ilab.config import Settings\n"
+        "from rft_ilab.grading.selftest import lint_taxonomy\n"
+        f"assert lint_taxonomy(Path({str(tmp_path)!r}), Settings()) == []\n"
+        "print(sorted({'torch', 'transformers', 'instructlab', 'openai', 'numpy', 'rich'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
