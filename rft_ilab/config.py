@@ -49,9 +49,9 @@ class DataSettings:
     """Verified sampling: ``samples`` completions of up to ``tasks`` training tasks of the target
     (and ``watched_tasks`` of every other skill, for replay), of which ``keep_per_class`` are kept."""
 
-    tasks: int = 160
+    tasks: int = 192
     samples: int = 4
-    keep_per_class: int = 32
+    keep_per_class: int = 48
     watched_tasks: int = 16
     temperature: float = 1.0
 
@@ -60,7 +60,7 @@ class DataSettings:
 class TrainSettings:
     """Warm start (``sft_*``) and GRPO. Rates are AdamW learning rates of the LoRA weights.
 
-    ``sft_replay`` verified answers of a watched skill join every ``sft_batch`` of the target.
+    ``sft_replay`` verified answers of one watched skill join every second batch of ``sft_batch``.
     ``prompts`` x ``group_size`` rollouts a step; ``balanced`` is the share of prompts drawn evenly
     over the classes; ``truncation`` caps the importance weight between trainer and sampler.
     """
@@ -68,20 +68,20 @@ class TrainSettings:
     seed: int = 0
     lora_rank: int = 16
     lora_alpha: int = 32
-    sft_epochs: int = 2
+    sft_epochs: int = 4
     sft_learning_rate: float = 3e-4
     sft_batch: int = 16
     sft_replay: int = 4
-    steps: int = 30
+    steps: int = 32
     prompts: int = 16
     group_size: int = 8
     learning_rate: float = 3e-4
     warmup_steps: int = 2
-    balanced: float = 0.5
+    balanced: float = 0.75
     truncation: float = 2.0
     max_grad_norm: float = 1.0
-    val_every: int = 5
-    val_tasks: int = 96
+    val_every: int = 8
+    val_tasks: int = 80
     signal_floor: float = 0.05
     max_error_share: float = 0.05
 

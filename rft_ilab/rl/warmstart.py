@@ -30,7 +30,7 @@ class Lesson:
 
 
 def plan_batches(lessons: Sequence[Lesson], settings: TrainSettings) -> list[list[Lesson]]:
-    """Batches of ``sft_batch`` target lessons, each with a few of *one* watched skill, for ``sft_epochs``.
+    """Batches of ``sft_batch`` target lessons, every second one with a few of *one* watched skill.
 
     Lessons of one skill share their demonstrations, and shared tokens cost once: a batch that mixed all
     skills would pay for the demonstrations of each.
@@ -41,6 +41,7 @@ def plan_batches(lessons: Sequence[Lesson], settings: TrainSettings) -> list[lis
         if lesson.replay:
             by_skill.setdefault(lesson.skill, []).append(lesson)
     batches: list[list[Lesson]] = []
+    replayed = 0
     for epoch in range(settings.sft_epochs):
         rng = random.Random(f"sft/{settings.seed}/{epoch}")
         order = rng.sample(main, len(main))
@@ -51,8 +52,11 @@ def plan_batches(lessons: Sequence[Lesson], settings: TrainSettings) -> list[lis
             for i in range(0, len(group), settings.sft_replay)
         ]
         rng.shuffle(pieces)
-        for k, i in enumerate(range(0, len(order), settings.sft_batch)):
-            replay = pieces[k % len(pieces)] if pieces else []
+        for i in range(0, len(order), settings.sft_batch):
+            replay: list[Lesson] = []
+            if pieces and len(batches) % 2:
+                replay = pieces[replayed % len(pieces)]
+                replayed += 1
             batches.append(order[i : i + settings.sft_batch] + replay)
     return batches
 

@@ -104,6 +104,9 @@ def load_model(directory: Path, dtype: torch.dtype | None = None) -> LoadedModel
     """
     check_model_directory(directory)
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    from pickle import UnpicklingError
+
+    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     try:
@@ -116,7 +119,7 @@ def load_model(directory: Path, dtype: torch.dtype | None = None) -> LoadedModel
             # InstructLab's full training writes "torchscript": true, which makes models return tuples.
             torchscript=False,
         )
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError, UnpicklingError) as error:
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise PolicyError(f"cannot be loaded: {first[:200]}", where=directory) from error
     if not tokenizer.chat_template:

@@ -1,0 +1,6 @@
+"""For all tests: no hub, and OpenMP threads that wait instead of spinning (two test runs may share the cores)."""
+
+import os
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")

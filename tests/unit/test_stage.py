@@ -1,0 +1,220 @@
+"""The RL stage from start to export on a tiny model: resume, selection, files."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from rft_ilab.config import Settings, SkillSettings, TrainSettings
+from rft_ilab.errors import GraderError, PolicyError, SignalError
+from rft_ilab.grading.engine import build_grader
+from rft_ilab.policy.local.gguf_file import gguf_name, hf_name, read_llama, to_interleaved, to_rotate_half
+from rft_ilab.policy.local.model import load_model
+from rft_ilab.rl.selection import Candidate, select
+from rft_ilab.rl.stage import RLStage
+from rft_ilab.rl.warmstart import Lesson, plan_batches
+from rft_ilab.rollouts import Environment
+from rft_ilab.skills.tasks import load_tasks
+from rft_ilab.skills.tree import load_skill
+from rft_ilab.store import read_json, read_jsonl
+from tests.tiny_model import make_tiny_model
+from tests.unit.taxonomies import row, write_skill
+
+# A byte model says letters at random, so 'contains an e' is sometimes right: all that RL needs.
+CONTAINS = {
+    "type": "string_check",
+    "name": "contains",
+    "input": "{{sample.output_text}}",
+    "reference": "{{item.reference}}",
+    "operation": "like",
+}
+TRAIN = TrainSettings(
+    lora_rank=4, lora_alpha=8, steps=4, prompts=4, group_size=8, val_every=2, val_tasks=10, sft_epochs=1, learning_rate=1e-2
+)
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_tiny_model(tmp_path_factory.mktemp("tiny"))
+
+
+def environment(root: Path, name: str, grader: Any = CONTAINS) -> Environment:
+    splits = ["train"] * 7 + ["val"] + ["test"] * 2
+    rows = [row(f"say {i}", "e" if i % 2 else "o", split=splits[i % 10]) for i in range(60)]
+    write_skill(root, name, grader=grader, rows=rows)
+    skill = load_skill(root, name, Settings())
+    return Environment.of(skill, load_tasks(skill), build_grader(skill), SkillSettings(max_tokens=12, demonstrations=1))
+
+
+def stage(run: Path, taxonomy: Path, settings: TrainSettings = TRAIN, grader: Any = CONTAINS, **tick: Any) -> RLStage:
+    target, watched = environment(taxonomy, "area/target", grader), environment(taxonomy, "area/other")
+    return RLStage(run, [target], [watched], settings, lambda line: None, tick.get("tick", lambda row: None))
+
+
+def lessons(taxonomy: Path) -> list[Lesson]:
+    env = environment(taxonomy, "area/target")
+    return [Lesson(skill="area/target", prompt=t.messages, completion="eoe", replay=False) for t in env.split("train")[:16]]
+
+
+def test_run_leaves_a_model_that_transformers_loads(tiny: Path, tmp_path: Path) -> None:
+    facts = stage(tmp_path / "run", tmp_path / "t").run(tiny, lessons(tmp_path / "t"), {"area/other": 1.0})
+    assert facts["steps"] == 4 and facts["gguf"]["agree"] == facts["gguf"]["checked"] > 0
+    run = tmp_path / "run"
+    model = AutoModelForCausalLM.from_pretrained(run / "model")
+    assert AutoTokenizer.from_pretrained(run / "model").chat_template
+    assert (run / "adapter" / "adapter_model.safetensors").exists()
+    base = load_model(tiny, torch.float32).model.state_dict()
+    assert any(not torch.equal(w.float(), base[n]) for n, w in model.state_dict().items())
+    steps = read_jsonl(run / "rl" / "steps.jsonl")
+    assert [r["step"] for r in steps if r["stage"] == "grpo"] == [1, 2, 3, 4]
+    rollouts = read_jsonl(run / "rl" / "rollouts.jsonl")
+    assert {r["step"] for r in rollouts} == {1, 2, 3, 4}
+    assert all((r["score"] == 1.0) == (r["reference"] in r["completion"]) for r in rollouts)
+    selection = read_json(run / "rl" / "selection.json")
+    assert {"base", "sft"} < {c["name"] for c in selection["candidates"]}
+    fields, tensors = read_llama(run / "model.gguf")
+    assert fields["general.architecture"] == "llama"
+    for name, weights in model.state_dict().items():
+        if name in tensors:
+            torch.testing.assert_close(tensors[name].float(), weights.float(), rtol=1e-2, atol=1e-3)
+
+
+def test_sigint_saves_and_resume_ends_where_an_unbroken_run_does(tiny: Path, tmp_path: Path) -> None:
+    torch.set_num_threads(1)
+    unbroken = stage(tmp_path / "a", tmp_path / "t")
+    unbroken.run(tiny, lessons(tmp_path / "t"), {"area/other": 1.0})
+
+    def interrupt(step: dict[str, Any]) -> None:
+        if step["stage"] == "grpo" and step["step"] == 3:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        stage(tmp_path / "b", tmp_path / "t", tick=interrupt).run(tiny, lessons(tmp_path / "t"), {"area/other": 1.0})
+    assert not (tmp_path / "b" / "model").exists()
+    said: list[str] = []
+    again = stage(tmp_path / "b", tmp_path / "t")
+    again.say = said.append
+    again.run(tiny, lessons(tmp_path / "t"), {"area/other": 1.0})
+    assert said[0] == "resuming after GRPO step 3"
+    for name in ("step-2", "step-4"):
+        one, other = (tmp_path / run / "rl" / "candidates" / f"{name}.safetensors" for run in ("a", "b"))
+        assert one.read_bytes() == other.read_bytes()
+    same = [
+        [{k: v for k, v in r.items() if not k.endswith(("_s", "seconds"))} for r in read_jsonl(tmp_path / run / "rl" / "steps.jsonl")]
+        for run in ("a", "b")
+    ]
+    assert same[0] == same[1]
+    assert (tmp_path / "a/rl/rollouts.jsonl").read_bytes() == (tmp_path / "b/rl/rollouts.jsonl").read_bytes()
+
+
+def test_no_signal_is_refused_with_advice(tiny: Path, tmp_path: Path) -> None:
+    never = dict(CONTAINS, reference="this is never said {{item.reference}}")
+    with pytest.raises(SignalError, match="so RL has nothing to reward"):
+        stage(tmp_path / "run", tmp_path / "t", grader=never).run(tiny, [], {"area/other": 1.0})
+
+
+def test_a_breaking_grader_stops_the_run(tiny: Path, tmp_path: Path) -> None:
+    source = "def grade(sample, item):\n    if 'e' in sample['output_text']: return 1.0\n    raise ValueError('no e')"
+    broken = {"type": "python", "name": "broken", "source": source}
+    with pytest.raises(GraderError, match=r"grades are errors; the first: .*no e"):
+        stage(tmp_path / "run", tmp_path / "t", grader=broken).run(tiny, [], {"area/other": 1.0})
+
+
+def test_batches_hold_one_watched_skill_each() -> None:
+    made = [Lesson(skill=s, prompt=(), completion=str(i), replay=s != "t") for s in "tuv" for i in range(20)]
+    batches = plan_batches(made, TrainSettings(sft_epochs=2, sft_batch=8, sft_replay=4))
+    assert len(batches) == 2 * 3
+    assert [sum(x.replay for x in b) for b in batches] == [0, 4, 0, 4, 0, 4]
+    assert all(len({x.skill for x in b if x.replay}) == 1 for b in batches[1::2])
+    targets = [x.completion for b in batches[:3] for x in b if not x.replay]
+    assert sorted(targets, key=int) == [str(i) for i in range(20)]
+
+
+class FakeEngine:
+    """Selection only loads, scales and asks for policies."""
+
+    def __init__(self) -> None:
+        self.scale = 1.0
+
+    def load_adapter(self, weights: Any) -> None: ...
+    def adapter(self) -> dict[str, torch.Tensor]:
+        return {"w": torch.ones(1)}
+
+    def refresh_sampler(self, scale: float = 1.0) -> None:
+        self.scale = scale
+
+    def policy(self, version: str) -> str:
+        return version
+
+
+@pytest.mark.parametrize(
+    ("watched_at", "expected"),
+    [({1.0: 0.9, 0.75: 0.9, 0.5: 0.9}, ("step-10", 1.0)), ({1.0: 0.5, 0.75: 0.88, 0.5: 0.9}, ("step-10", 0.75)),
+     ({1.0: 0.5, 0.75: 0.5, 0.5: 0.5}, ("base", 1.0))],
+)  # fmt: skip
+def test_selection_scales_down_before_it_gives_up(
+    watched_at: dict[float, float], expected: tuple[str, float], tmp_path: Path
+) -> None:
+    from rft_ilab.rl.checkpoint import save_adapter
+
+    engine = FakeEngine()
+    for name in ("sft", "step-10"):
+        save_adapter(engine.adapter(), tmp_path / f"{name}.safetensors")
+    candidates = [
+        Candidate("base", None, 0.1, 0.1, 0.1),
+        Candidate("sft", "sft.safetensors", 0.5, 0.5, 0.5),
+        Candidate("step-10", "step-10.safetensors", 0.9, 0.9, 0.9),
+    ]
+    chosen, tried = select(
+        engine,  # type: ignore[arg-type]
+        candidates,
+        tmp_path,
+        lambda policy: (0.8, 0.8, 0.8),
+        lambda policy: {"other": watched_at[engine.scale]},
+        {"other": 0.9},
+        {"other": 0.05},
+    )
+    assert (chosen.name, chosen.scale) == expected
+    assert json.dumps([t.as_dict() for t in tried])
+
+
+def test_gguf_names_and_rows_round_trip() -> None:
+    import numpy as np
+
+    for name in ("model.layers.12.mlp.down_proj.weight", "model.norm.weight", "model.embed_tokens.weight"):
+        assert hf_name(gguf_name(name)) == name
+    rows = np.arange(8 * 3).reshape(8, 3)
+    assert (to_rotate_half(to_interleaved(rows, 2), 2) == rows).all()
+    # One head of 4 rows: halves (0, 1), (2, 3) become pairs (0, 2), (1, 3).
+    assert to_interleaved(rows[:4], 1)[:, 0].tolist() == [0, 6, 3, 9]
+
+
+@pytest.mark.parametrize("broken", ["missing", "empty", "no weights", "bad weights", "no template"])
+def test_a_directory_that_is_no_model_is_named(tmp_path: Path, tiny: Path, broken: str) -> None:
+    import shutil
+
+    directory = tmp_path / "m"
+    if broken != "missing":
+        shutil.copytree(tiny, directory)
+    if broken == "empty":
+        shutil.rmtree(directory)
+        directory.mkdir()
+    if broken == "no weights":
+        (directory / "model.safetensors").unlink()
+    if broken == "bad weights":
+        (directory / "model.safetensors").write_bytes(b"junk")
+    if broken == "no template":
+        config = json.loads((directory / "tokenizer_config.json").read_text())
+        config.pop("chat_template", None)
+        (directory / "tokenizer_config.json").write_text(json.dumps(config))
+        (directory / "chat_template.jinja").unlink(missing_ok=True)
+    with pytest.raises(PolicyError) as caught:
+        load_model(directory)
+    assert str(directory) in str(caught.value) and "\n" not in str(caught.value)
