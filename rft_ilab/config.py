@@ -38,7 +38,7 @@ class GateSettings:
     alpha: float = 0.05
     margin: float = 0.10
     min_gain: float = 0.05
-    samples: int = 4
+    samples: int = 2
     watched_samples: int = 0
     temperature: float = 1.0
     seed: int = 20
@@ -63,6 +63,7 @@ class TrainSettings:
     ``sft_replay`` verified answers of one watched skill join every second batch of ``sft_batch``.
     ``prompts`` x ``group_size`` rollouts a step; ``balanced`` is the share of prompts drawn evenly
     over the classes; ``truncation`` caps the importance weight between trainer and sampler.
+    ``guidance`` weighs the authored reference of a task whose group is wrong throughout (0: unused).
     """
 
     seed: int = 0
@@ -79,6 +80,7 @@ class TrainSettings:
     warmup_steps: int = 2
     balanced: float = 0.75
     truncation: float = 2.0
+    guidance: float = 1.0
     max_grad_norm: float = 1.0
     val_every: int = 8
     val_tasks: int = 80

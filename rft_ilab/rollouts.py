@@ -33,6 +33,10 @@ class Environment:
     def split(self, split: Split) -> list[Task]:
         return [task for task in self.tasks if task.split == split]
 
+    def validation(self, count: int) -> list[Task]:
+        """The first ``count`` validation tasks in an order that only their content decides."""
+        return sorted(self.split("val"), key=lambda task: task.id)[:count]
+
 
 @dataclass(frozen=True, slots=True)
 class Graded:

@@ -21,7 +21,7 @@ from rft_ilab.rollouts import Environment, Graded, collect
 from rft_ilab.store import write_json
 from rft_ilab.types import Policy, Sampling, Suite, Task
 
-VAL_TASKS = 48
+VAL_TASKS = 24
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +125,7 @@ class Gauge:
 
     def better_prompt(self, baseline: Policy, environment: Environment) -> int:
         """Number of demonstrations (0 or the skill's) at which the baseline passes more validation tasks."""
-        tasks = sorted(environment.split("val"), key=lambda task: task.id)[:VAL_TASKS]
+        tasks = environment.validation(VAL_TASKS)
         passed = {
             demonstrations: sum(
                 bool(group[0].grade.passed) for group in self._greedy(baseline, environment, tasks, demonstrations)

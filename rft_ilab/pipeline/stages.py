@@ -113,7 +113,9 @@ def train(request: Request, *, console: Console) -> Path:
     from rft_ilab.rl.stage import RLStage
 
     with run.stage("rl") as facts:
-        stage = RLStage(run.directory, space.targets, space.watched, settings, screen.say, screen.training_step)
+        stage = RLStage(
+            run.directory, space.targets, space.watched, settings, space.cache, screen.say, screen.training_step
+        )
         margins = {e.skill.name: space.margin(e) for e in space.watched}
         facts |= stage.run(space.model_directory, lessons, margins)
     return run.path("model")

@@ -75,10 +75,13 @@ class Engine:
 
     def policy(self, version: str) -> LocalPolicy:
         """The sampler as a policy; ``version`` must change with the weights, since caches rely on it."""
-        loaded = LoadedModel(
-            self._sampler, self.loaded.tokenizer, self.loaded.eos, self.loaded.digest, self.loaded.directory
-        )
-        return LocalPolicy(loaded, policy_id=version)
+        return LocalPolicy(self.sampler, policy_id=version)
+
+    @property
+    def sampler(self) -> LoadedModel:
+        """The merged copy as a loaded model. Its digest is the base's: true only at scale 0."""
+        base = self.loaded
+        return LoadedModel(self._sampler, base.tokenizer, base.eos, base.digest, base.directory)
 
     # -- training ---------------------------------------------------------------------------------
 

@@ -6,8 +6,9 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from rft_ilab.rollouts import Environment, Graded, grade_groups
+from rft_ilab.rollouts import Environment, Graded, collect, grade_groups
 from rft_ilab.skills.tasks import build_prompt
+from rft_ilab.store import Cache
 from rft_ilab.types import Policy, Rollout, Sampling, Task
 
 
@@ -36,10 +37,27 @@ def sample_and_grade(
     return grade_groups(environment.grader, tasks, [groups[task.id] for task in tasks], None)
 
 
-def greedy_accuracy(policy: Policy, environment: Environment, tasks: Sequence[Task], demonstrations: int) -> Accuracy:
-    """Greedy accuracy on ``tasks``; ungraded ones are counted apart."""
+def greedy_accuracy(
+    policy: Policy, environment: Environment, tasks: Sequence[Task], demonstrations: int, cache: Cache | None = None
+) -> Accuracy:
+    """Greedy accuracy on ``tasks``; ungraded ones are counted apart.
+
+    Give a ``cache`` only where ``policy.id`` names its weights (the untouched base, not a model in training).
+    """
     sampling = Sampling(temperature=0.0, max_tokens=environment.settings.max_tokens)
-    groups = sample_and_grade(policy, environment, tasks, 1, sampling, demonstrations)
+    if cache is None:
+        groups = sample_and_grade(policy, environment, tasks, 1, sampling, demonstrations)
+    else:
+        groups = collect(
+            policy,
+            environment.grader,
+            environment.skill,
+            tasks,
+            1,
+            sampling,
+            demonstrations=demonstrations,
+            cache=cache,
+        )
     by_class: dict[str, list[bool]] = defaultdict(list)
     for (graded,) in groups:
         if graded.grade.passed is not None:

@@ -36,7 +36,7 @@ def save_merged(engine: Engine, directory: Path) -> None:
 
     The result is stored in bfloat16, whatever it was trained in.
     """
-    loaded = engine.policy("export").loaded
+    loaded = engine.sampler
     state = {
         name: tensor.to(torch.bfloat16)
         for name, tensor in loaded.model.state_dict().items()

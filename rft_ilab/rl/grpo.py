@@ -3,6 +3,8 @@
 Paper: arXiv 2402.03300. Kept: group-normalised rewards, no value network, on-policy (one update a
 batch). From DAPO (arXiv 2503.14476): groups without signal are dropped and refilled, token-mean loss.
 Dropped: the KL term (watched skills are replayed and the checkpoint is chosen on validation instead).
+Added: a group that is wrong throughout teaches nothing, so its task's authored reference joins the batch
+as a supervised sample (off-policy guidance, as in LUFFY, arXiv 2504.14945); counted apart as ``guided``.
 A grader error is no reward: it is masked, counted, and stops the run when there are too many.
 """
 
@@ -22,6 +24,7 @@ from rft_ilab.rl.engine import Engine
 from rft_ilab.rl.evaluate import sample_and_grade
 from rft_ilab.rl.objective import WeightedSequence, group_advantages, has_signal, learning_rate
 from rft_ilab.rollouts import Environment, Graded
+from rft_ilab.skills.tasks import build_prompt
 from rft_ilab.store import append_jsonl
 from rft_ilab.types import Sampling
 
@@ -68,6 +71,8 @@ def grpo_step(
     sampled = time.monotonic()
     _check_errors(progress, settings)
     sequences = [s for g in groups if has_signal(g.advantages_G) for s in _weighted(engine, g)]
+    guided = [g for g in groups if settings.guidance and _all_wrong(g)]
+    sequences += [_guidance(engine, g, settings.guidance) for g in guided]
     rate = learning_rate(step, settings.steps, settings.learning_rate, settings.warmup_steps)
     rewards = [graded.grade.reward for g in groups for graded in g.rollouts if graded.grade.error is None]
     mean = sum(rewards) / len(rewards) if rewards else 0.0
@@ -79,6 +84,7 @@ def grpo_step(
         "reward_std": round((sum((r - mean) ** 2 for r in rewards) / max(1, len(rewards))) ** 0.5, 4),
         "signal_groups": sum(has_signal(g.advantages_G) for g in groups),
         "groups": len(groups),
+        "guided": len(guided),
         "errors": sum(graded.grade.error is not None for g in groups for graded in g.rollouts),
         "completion_tokens": sum(len(graded.rollout.token_ids or ()) for g in groups for graded in g.rollouts),
         "learning_rate": rate,
@@ -138,17 +144,31 @@ def _check_errors(progress: Progress, settings: TrainSettings) -> None:
         )
 
 
+def _all_wrong(group: Group) -> bool:
+    """Did every valid rollout score nothing? (Errors alone say nothing about the task.)"""
+    rewards = [r.grade.reward for r in group.rollouts if r.grade.error is None]
+    return bool(rewards) and max(rewards) == 0.0
+
+
+def _prompt_ids(engine: Engine, group: Group) -> tuple[int, ...]:
+    prompt = build_prompt(group.environment.skill, group.rollouts[0].task, 0)
+    return tuple(engine.loaded.encode_prompt(prompt.messages))
+
+
 def _weighted(engine: Engine, group: Group) -> list[WeightedSequence]:
     """The group's valid rollouts, weighted by their advantages."""
-    from rft_ilab.skills.tasks import build_prompt
-
-    prompt = build_prompt(group.environment.skill, group.rollouts[0].task, 0)
-    prompt_ids = tuple(engine.loaded.encode_prompt(prompt.messages))
+    prompt_ids = _prompt_ids(engine, group)
     return [
         WeightedSequence(prompt_ids, graded.rollout.token_ids or (), advantage, graded.rollout.logprobs)
         for graded, advantage in zip(group.rollouts, group.advantages_G, strict=True)
         if advantage is not None and graded.rollout.token_ids
     ]
+
+
+def _guidance(engine: Engine, group: Group, weight: float) -> WeightedSequence:
+    """The task's authored reference as one supervised sample."""
+    reference = tuple(engine.loaded.encode_completion(group.rollouts[0].task.reference))
+    return WeightedSequence(_prompt_ids(engine, group), reference, weight)
 
 
 def _rollout_rows(group: Group, step: int) -> list[Mapping[str, Any]]:

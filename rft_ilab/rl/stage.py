@@ -16,6 +16,7 @@ from typing import Any
 
 from rft_ilab.config import TrainSettings
 from rft_ilab.policy.local.model import LoadedModel, load_model
+from rft_ilab.policy.local.sampler import LocalPolicy
 from rft_ilab.rl.checkpoint import load_adapter, load_checkpoint, save_adapter, save_checkpoint
 from rft_ilab.rl.engine import Engine
 from rft_ilab.rl.evaluate import Accuracy, greedy_accuracy, sample_and_grade
@@ -26,8 +27,8 @@ from rft_ilab.rl.signal import Signal, measure_signal, refuse_without_signal
 from rft_ilab.rl.warmstart import Lesson, warm_start
 from rft_ilab.rollouts import Environment
 from rft_ilab.skills.tasks import build_prompt
-from rft_ilab.store import append_jsonl, read_jsonl, write_atomic, write_json
-from rft_ilab.types import Policy, Sampling, Task
+from rft_ilab.store import Cache, append_jsonl, read_jsonl, write_atomic, write_json
+from rft_ilab.types import Policy, Sampling
 
 SIGNAL_TASKS = 48
 GGUF_PROMPTS = 16
@@ -43,12 +44,13 @@ class RLStage:
         targets: Sequence[Environment],
         watched: Sequence[Environment],
         settings: TrainSettings,
+        cache: Cache,
         say: Callable[[str], None],
         tick: Callable[[dict[str, Any]], None],
     ) -> None:
         self.directory = directory
         self.targets, self.watched, self.settings = targets, watched, settings
-        self.say, self.tick = say, tick
+        self.cache, self.say, self.tick = cache, say, tick
         self.log = directory / "rl"
         self.candidates: list[Candidate] = []
 
@@ -64,8 +66,8 @@ class RLStage:
         loaded = load_model(model)
         engine = Engine(loaded, self.settings)
         progress = self._resume(engine)
-        engine.refresh_sampler(0.0 if progress is None else 1.0)
-        base_watched = self._watched_accuracy(engine, 0.0)
+        engine.refresh_sampler(0.0)
+        base_watched = self._watched_accuracy(LocalPolicy(engine.sampler), self.cache)
         if progress is None:
             progress = self._begin(engine, lessons)
         with stop_after_step() as stopped:
@@ -135,26 +137,17 @@ class RLStage:
 
     # -- measuring on validation --------------------------------------------------------------------
 
-    def _val_tasks(self, environment: Environment, count: int) -> list[Task]:
-        tasks = environment.split("val")
-        return random.Random(f"val/{environment.skill.name}").sample(tasks, min(count, len(tasks)))
-
-    def _target_accuracy(self, policy: Policy) -> tuple[float, float, float]:
+    def _target_accuracy(self, policy: Policy, cache: Cache | None = None) -> tuple[float, float, float]:
         found: list[Accuracy] = [
-            greedy_accuracy(policy, e, self._val_tasks(e, self.settings.val_tasks), 0) for e in self.targets
+            greedy_accuracy(policy, e, e.validation(self.settings.val_tasks), 0, cache) for e in self.targets
         ]
         n = len(found)
         return sum(a.score for a in found) / n, sum(a.mean for a in found) / n, sum(a.macro for a in found) / n
 
-    def _watched_accuracy(self, engine: Engine, scale: float | None = None) -> dict[str, float]:
-        if scale is not None:
-            engine.refresh_sampler(scale)
-        return self._score_watched(engine.policy("watched"))
-
-    def _score_watched(self, policy: Policy) -> dict[str, float]:
+    def _watched_accuracy(self, policy: Policy, cache: Cache | None = None) -> dict[str, float]:
         return {
             e.skill.name: greedy_accuracy(
-                policy, e, self._val_tasks(e, WATCHED_VAL_TASKS), e.settings.demonstrations
+                policy, e, e.validation(WATCHED_VAL_TASKS), e.settings.demonstrations, cache
             ).mean
             for e in self.watched
         }
@@ -162,7 +155,9 @@ class RLStage:
     def _add_candidate(self, engine: Engine, name: str, file: str | None) -> Candidate:
         if file:
             save_adapter(engine.adapter(), self.log / file)
-        score, val, macro = self._target_accuracy(engine.policy(name))
+            score, val, macro = self._target_accuracy(engine.policy(name))
+        else:
+            score, val, macro = self._target_accuracy(LocalPolicy(engine.sampler), self.cache)
         candidate = Candidate(name, file, score, val, macro)
         self.candidates.append(candidate)
         self.say(f"validation after {name}: {val:.1%} greedy, {macro:.1%} per class")
@@ -213,7 +208,7 @@ class RLStage:
             self.candidates,
             self.log,
             self._target_accuracy,
-            self._score_watched,
+            self._watched_accuracy,
             base_watched,
             # Half the margin: what is chosen here must still pass the gate on other tasks.
             {name: margin / 2 for name, margin in margins.items()},
@@ -240,7 +235,7 @@ class RLStage:
         facts: dict[str, Any] = {"model_digest": merged.digest}
         if merged.model.config.model_type == "llama":
             target = self.targets[0]
-            prompts = [build_prompt(target.skill, t, 0) for t in self._val_tasks(target, GGUF_PROMPTS)]
+            prompts = [build_prompt(target.skill, t, 0) for t in target.validation(GGUF_PROMPTS)]
             facts["gguf"] = save_gguf(merged, prompts, target.settings.max_tokens, self.directory / "model.gguf")
             self.say(f"GGUF agrees with the merged model on {facts['gguf']['agree']} of {len(prompts)} answers")
         else:

@@ -82,7 +82,9 @@ def test_a_torn_line_costs_that_line_alone(tmp_path: Path) -> None:
     assert read_jsonl(path) == [{"a": 1}, {"b": "\u2028"}, {"e": 5}]
 
 
-def test_atomic_write_keeps_the_old_file_when_the_new_one_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_atomic_write_keeps_the_old_file_when_the_new_one_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "file"
     write_atomic(path, "old")
     assert stat.S_IMODE(path.stat().st_mode) & 0o044 == 0o044
@@ -175,7 +177,7 @@ def test_settings_have_defaults(tmp_path: Path) -> None:
         ("[gate]\nmargin = -0.1\n", "'margin' in [gate] must not be negative"),
         ('[skills."a/b"]\ntier = "vital"\n', "unknown tier 'vital'"),
         ("skills = 3\n", "skills must be a table of tables"),
-        ("[skills]\nx = 3\n", 'must be a table'),
+        ("[skills]\nx = 3\n", "must be a table"),
     ],
 )
 def test_bad_settings_name_file_and_key(tmp_path: Path, text: str, message: str) -> None:

@@ -168,7 +168,5 @@ def test_generated_rows_need_agreement(tmp_path: Path) -> None:
         ("Question 1003?", "PERHAPS", {"id": "no label"}),
     ]
     policy = ScriptedPolicy(lambda prompt, index: right(prompt) if index < 2 else "hm")
-    judged = judge_generated(
-        env, rows, policy, samples=4, needed=2, seed=0, cache=Cache(tmp_path / "c.sqlite")
-    )
+    judged = judge_generated(env, rows, policy, samples=4, needed=2, seed=0, cache=Cache(tmp_path / "c.sqlite"))
     assert [j.disposition for j in judged] == ["kept", "no_agreement", "contaminated", "malformed", "error"]

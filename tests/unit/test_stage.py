@@ -23,7 +23,7 @@ from rft_ilab.rl.warmstart import Lesson, plan_batches
 from rft_ilab.rollouts import Environment
 from rft_ilab.skills.tasks import load_tasks
 from rft_ilab.skills.tree import load_skill
-from rft_ilab.store import read_json, read_jsonl
+from rft_ilab.store import Cache, read_json, read_jsonl
 from tests.tiny_model import make_tiny_model
 from tests.unit.taxonomies import row, write_skill
 
@@ -36,7 +36,15 @@ CONTAINS = {
     "operation": "like",
 }
 TRAIN = TrainSettings(
-    lora_rank=4, lora_alpha=8, steps=4, prompts=4, group_size=8, val_every=2, val_tasks=10, sft_epochs=1, learning_rate=1e-2
+    lora_rank=4,
+    lora_alpha=8,
+    steps=4,
+    prompts=4,
+    group_size=8,
+    val_every=2,
+    val_tasks=10,
+    sft_epochs=1,
+    learning_rate=1e-2,
 )
 
 
@@ -55,12 +63,22 @@ def environment(root: Path, name: str, grader: Any = CONTAINS) -> Environment:
 
 def stage(run: Path, taxonomy: Path, settings: TrainSettings = TRAIN, grader: Any = CONTAINS, **tick: Any) -> RLStage:
     target, watched = environment(taxonomy, "area/target", grader), environment(taxonomy, "area/other")
-    return RLStage(run, [target], [watched], settings, lambda line: None, tick.get("tick", lambda row: None))
+    return RLStage(
+        run,
+        [target],
+        [watched],
+        settings,
+        Cache(run / "cache.sqlite"),
+        lambda line: None,
+        tick.get("tick", lambda row: None),
+    )
 
 
 def lessons(taxonomy: Path) -> list[Lesson]:
     env = environment(taxonomy, "area/target")
-    return [Lesson(skill="area/target", prompt=t.messages, completion="eoe", replay=False) for t in env.split("train")[:16]]
+    return [
+        Lesson(skill="area/target", prompt=t.messages, completion="eoe", replay=False) for t in env.split("train")[:16]
+    ]
 
 
 def test_run_leaves_a_model_that_transformers_loads(tiny: Path, tmp_path: Path) -> None:
@@ -107,7 +125,10 @@ def test_sigint_saves_and_resume_ends_where_an_unbroken_run_does(tiny: Path, tmp
         one, other = (tmp_path / run / "rl" / "candidates" / f"{name}.safetensors" for run in ("a", "b"))
         assert one.read_bytes() == other.read_bytes()
     same = [
-        [{k: v for k, v in r.items() if not k.endswith(("_s", "seconds"))} for r in read_jsonl(tmp_path / run / "rl" / "steps.jsonl")]
+        [
+            {k: v for k, v in r.items() if not k.endswith(("_s", "seconds"))}
+            for r in read_jsonl(tmp_path / run / "rl" / "steps.jsonl")
+        ]
         for run in ("a", "b")
     ]
     assert same[0] == same[1]

@@ -8,6 +8,7 @@ What is not covered: quantising on export (F16 is written), other architectures,
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +102,7 @@ def write_llama(model_directory: Path, path: Path) -> None:
     if config.get("model_type") != "llama":
         raise PolicyError(f"GGUF export covers Llama models, not {config.get('model_type')!r}", where=model_directory)
     temporary = path.with_suffix(".partial")
+    logging.getLogger("gguf").setLevel(logging.WARNING)
     writer = gguf.GGUFWriter(temporary, "llama")
     writer.add_name(model_directory.name)
     writer.add_file_type(gguf.LlamaFileType.MOSTLY_F16)
