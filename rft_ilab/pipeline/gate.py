@@ -13,7 +13,8 @@ from typing import Any
 
 from rich.console import Console
 
-from rft_ilab.pipeline.request import Request, Workspace, local_policy, run_model
+from rft_ilab.pipeline.cost import minutes, sampling_positions
+from rft_ilab.pipeline.request import Request, Workspace, local_policy, measure_speed, run_model
 from rft_ilab.pipeline.screen import Screen
 from rft_ilab.regress.gate import judge
 from rft_ilab.regress.verdict import Answer, TargetInput, TaskResult, WatchedInput
@@ -58,7 +59,13 @@ def regress(request: Request, candidate: Path | None = None, *, console: Console
         everything = [m for suites in targets.values() for m in suites] + list(watched.values())
         asked = [suites[0] for suites in targets.values()] + list(watched.values())
         rollouts = sum(m.calls * (1 + m.suite.samples) for m in everything + asked)
-        screen.say(f"gate: {rollouts} test rollouts of baseline and candidate (cached ones are free)")
+        speed = measure_speed(baseline)
+        positions = sum(sampling_positions(m.tasks, 1 + m.suite.samples) for m in everything + asked)
+        screen.say(
+            f"gate: {rollouts} test rollouts of baseline and candidate, "
+            + (f"{minutes(positions, speed)} " if speed else "")
+            + "(what is cached is free)"
+        )
         with screen.bar("baseline", sum(m.calls for m in everything) * 2) as advance:
             before = {m.suite.digest: gauge.measure(baseline, m, advance) for m in everything}
         baseline_id = baseline.id

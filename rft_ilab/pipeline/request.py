@@ -141,6 +141,14 @@ def local_policy(directory: Path) -> Policy:
     return LocalPolicy(load_model(directory))
 
 
+def measure_speed(policy: Policy) -> float | None:
+    """Positions a second of a local policy; None for an endpoint, whose speed is not ours to know."""
+    from rft_ilab.policy.local.model import positions_per_second
+    from rft_ilab.policy.local.sampler import LocalPolicy
+
+    return round(positions_per_second(policy.loaded), 1) if isinstance(policy, LocalPolicy) else None
+
+
 def run_model(run: Run) -> Path:
     """The tuned model of a run. Raises RunError if training has not finished."""
     if not run.path("model", "config.json").exists():

@@ -9,8 +9,9 @@ from typing import Any
 
 from rich.console import Console
 
+from rft_ilab.pipeline.cost import minutes, sampling_positions, training_positions
 from rft_ilab.pipeline.gate import regress
-from rft_ilab.pipeline.request import Request, Workspace
+from rft_ilab.pipeline.request import Request, Workspace, measure_speed
 from rft_ilab.pipeline.screen import Screen
 from rft_ilab.rl.signal import measure_signal, refuse_without_signal
 from rft_ilab.rl.warmstart import Lesson
@@ -40,11 +41,14 @@ def _data_stage(space: Workspace, run: Run, screen: Screen) -> Path:
         for e in space.environments
     }
     rollouts = sum(planned.values()) * settings.samples
-    screen.say(
-        f"verified data: {rollouts} candidate answers to {sum(planned.values())} tasks will be sampled and graded"
-    )
     with run.stage("data") as facts:
         policy = space.teacher()
+        facts["positions_per_second"] = speed = measure_speed(policy)
+        asked = [task for e in space.environments for task in e.split("train")[: planned[e.skill.name]]]
+        screen.say(
+            f"verified data: {rollouts} candidate answers to {sum(planned.values())} tasks will be sampled and graded"
+            + (f", {minutes(sampling_positions(asked, settings.samples), speed)}" if speed else "")
+        )
         found: list[Verified] = []
         with screen.bar("sampling", sum(planned.values())) as advance:
             for environment in space.environments:
@@ -106,9 +110,11 @@ def train(request: Request, *, console: Console) -> Path:
         return run.path("model")
     lessons = _lessons(_data_stage(space, run, screen), space.targets)
     settings = space.settings.train
+    speed = run.manifest["stages"]["data"].get("positions_per_second")
     screen.say(
         f"training: {settings.sft_epochs} epochs on {len(lessons)} answers, then {settings.steps} GRPO steps of "
         f"{settings.prompts} prompts x {settings.group_size} rollouts"
+        + (f", {minutes(training_positions(space.targets, len(lessons), space.settings), speed)}" if speed else "")
     )
     from rft_ilab.rl.stage import RLStage
 

@@ -18,7 +18,7 @@ from rft_ilab.config import TrainSettings
 from rft_ilab.policy.local.attention import additive
 from rft_ilab.policy.local.model import LoadedModel
 from rft_ilab.policy.local.sampler import LocalPolicy
-from rft_ilab.policy.local.trie import build_trie
+from rft_ilab.policy.local.trie import build_trie, shared_prefix
 from rft_ilab.rl.objective import WeightedSequence
 
 # Trie nodes in one forward-backward pass: bounds activation memory (about 1.3 MB a node at 135M parameters).
@@ -102,12 +102,11 @@ class Engine:
         """Neighbours in lexical order share most; cut their trie where it grows beyond the limit."""
         ordered = sorted(sequences, key=lambda s: (s.prompt_ids, s.completion_ids))
         parts: list[list[WeightedSequence]] = []
-        nodes, previous = 0, ()
+        nodes = 0
+        previous: tuple[int, ...] = ()
         for sequence in ordered:
             ids = sequence.prompt_ids + sequence.completion_ids[:-1]
-            shared = next(
-                (i for i, (a, b) in enumerate(zip(ids, previous, strict=False)) if a != b), min(len(ids), len(previous))
-            )
+            shared = shared_prefix(ids, previous)
             new = len(ids) - shared
             if not parts or nodes + new > MICRO_BATCH_NODES:
                 parts.append([])

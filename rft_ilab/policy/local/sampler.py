@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from rft_ilab.policy.local.decode import Row, decode
 from rft_ilab.policy.local.model import LoadedModel
-from rft_ilab.policy.local.trie import build_trie, split_by_size
+from rft_ilab.policy.local.trie import shared_prefix, split_by_size
 from rft_ilab.types import Prompt, Rollout, Sampling
 
 # Distinct prompt tokens prefilled at once: the attention mask is quadratic in it.
@@ -27,7 +27,8 @@ class LocalPolicy:
         Prompts that share most of their tokens (the same demonstrations) should be neighbours.
         """
         encoded = [self.loaded.encode_prompt(p.messages) for p in prompts]
-        shared = _common_prefix(encoded)
+        # Of all prompts, the lexically first and last share least.
+        shared = shared_prefix(min(encoded), max(encoded)) if encoded else 0
         chunks = split_by_size([len(ids) - shared for ids in encoded], shared, CHUNK_NODES)
         for chunk in chunks:
             rows = [
@@ -50,12 +51,3 @@ class LocalPolicy:
 
 def _stream_key(sampling: Sampling, prompt: Prompt, index: int) -> str:
     return f"{sampling.seed}/{prompt.task_id}/{index}"
-
-
-def _common_prefix(encoded: Sequence[Sequence[int]]) -> int:
-    """Number of leading tokens that all prompts share."""
-    if not encoded:
-        return 0
-    trie = build_trie([min(encoded), max(encoded)])
-    first, last = trie.paths
-    return sum(1 for a, b in zip(first, last, strict=False) if a == b)

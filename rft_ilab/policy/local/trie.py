@@ -58,9 +58,7 @@ def build_trie(sequences: Sequence[Sequence[int]]) -> Trie:
     # Sorted, each sequence shares its longest prefix with the one before it, so nodes come out depth-first.
     for s in sorted(range(len(sequences)), key=lambda i: tuple(sequences[i])):
         sequence = sequences[s]
-        shared = 0
-        while shared < min(len(previous), len(sequence)) and previous[shared] == sequence[shared]:
-            shared += 1
+        shared = shared_prefix(previous, sequence)
         for node in stack[shared:]:
             ends[node] = len(tokens)
         del stack[shared:]
@@ -74,8 +72,17 @@ def build_trie(sequences: Sequence[Sequence[int]]) -> Trie:
         previous = sequence
     for node in stack:
         ends[node] = len(tokens)
-    arrays = (np.array(column, np.int64) for column in (tokens, parents, depths, ends))
-    return Trie(*arrays, paths=tuple(paths))
+    token_ids_N, parent_N, depth_N, end_N = (np.array(column, np.int64) for column in (tokens, parents, depths, ends))
+    return Trie(token_ids_N, parent_N, depth_N, end_N, tuple(paths))
+
+
+def shared_prefix(one: Sequence[int], other: Sequence[int]) -> int:
+    """Number of leading tokens that two sequences share.
+
+    >>> shared_prefix([1, 2, 3], [1, 2, 4, 5]), shared_prefix([1], [1]), shared_prefix([], [1])
+    (2, 1, 0)
+    """
+    return next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
 
 
 def split_by_size(lengths: Sequence[int], shared: int, limit: int) -> list[range]:
