@@ -61,8 +61,8 @@ class TrainSettings:
     """Warm start (``sft_*``) and GRPO. Rates are AdamW learning rates of the LoRA weights.
 
     ``sft_replay`` verified answers of one watched skill join every second batch of ``sft_batch``.
-    ``prompts`` x ``group_size`` rollouts a step; ``balanced`` is the share of prompts drawn evenly
-    over the classes; ``truncation`` caps the importance weight between trainer and sampler.
+    ``prompts`` x ``group_size`` rollouts a step; ``balanced`` is the share of prompts drawn class by
+    class, most from those that fail most; ``truncation`` caps the importance weight between trainer and sampler.
     ``guidance`` weighs the authored reference of a task whose group is wrong throughout (0: unused).
     """
 
@@ -73,7 +73,7 @@ class TrainSettings:
     sft_learning_rate: float = 3e-4
     sft_batch: int = 16
     sft_replay: int = 4
-    steps: int = 32
+    steps: int = 36
     prompts: int = 16
     group_size: int = 8
     learning_rate: float = 3e-4
@@ -82,7 +82,7 @@ class TrainSettings:
     truncation: float = 2.0
     guidance: float = 1.0
     max_grad_norm: float = 1.0
-    val_every: int = 8
+    val_every: int = 9
     val_tasks: int = 80
     signal_floor: float = 0.05
     max_error_share: float = 0.05

@@ -8,12 +8,12 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import inspect
+import os
 import sys
 import types
 from pathlib import Path
 
 import click
-from instructlab.configuration import get_default_config
 
 from rft_ilab.config import DataSettings, GateSettings, SkillSettings, TrainSettings
 
@@ -37,11 +37,12 @@ TABLES = {
 def command_help(name: str, place: str) -> str:
     module, attribute = place.split(":")
     command: click.Command = getattr(importlib.import_module(module), attribute)
+    from instructlab.configuration import get_default_config
+
     # ilab's options read their descriptions from the configuration.
     host = types.SimpleNamespace(config=get_default_config())
     context = click.Context(command, info_name=name, max_content_width=100, terminal_width=100, obj=host)
-    text = command.get_help(context).replace(str(Path.home()), "~")
-    return f"## `{name}`\n\n```text\n{text}\n```\n"
+    return f"## `{name}`\n\n```text\n{command.get_help(context)}\n```\n"
 
 
 def settings_table(name: str, cls: type) -> str:
@@ -64,6 +65,10 @@ def reference() -> str:
 
 
 if __name__ == "__main__":
+    # Defaults name directories of whoever runs this; the document shows those of a user called you.
+    os.environ["HOME"] = "/home/you"
+    for variable in ("XDG_DATA_HOME", "XDG_CONFIG_HOME", "XDG_CACHE_HOME"):
+        os.environ.pop(variable, None)
     text = reference()
     if "--check" in sys.argv:
         sys.exit(TARGET.read_text() != text)

@@ -29,7 +29,7 @@ from rft_ilab.store import append_jsonl
 from rft_ilab.types import Sampling
 
 # How often a step may draw more prompts because too many groups had no signal.
-REFILLS = 2
+REFILLS = 1
 
 
 @dataclass(slots=True)

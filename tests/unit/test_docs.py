@@ -1,0 +1,43 @@
+"""Documents that could drift from the code."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_the_reference_is_current() -> None:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    script = [sys.executable, str(ROOT / "tools" / "make_reference.py"), "--check"]
+    done = subprocess.run(script, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr or "run: python tools/make_reference.py"
+
+
+def documents() -> list[Path]:
+    return [ROOT / "README.md", ROOT / "taxonomy" / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+@pytest.mark.parametrize("document", documents(), ids=lambda p: p.name)
+def test_links_lead_somewhere(document: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)[^)]*\)", document.read_text(encoding="utf-8")):
+        if "://" not in target:
+            assert (document.parent / target).exists(), f"{document}: {target}"
+
+
+def test_every_command_and_make_target_of_the_readme_exists() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    targets = set(re.findall(r"(?:^|`)make (\w+)", text, re.M))
+    assert {"train", "test", "regress", "report", "help"} <= targets
+    for target in targets:
+        assert re.search(rf"^{target}:", makefile, re.M), target
+    reference = (ROOT / "docs" / "reference.md").read_text(encoding="utf-8")
+    for command in ("taxonomy lint", "data verify", "model rft", "model regress", "rft run", "rft report"):
+        assert f"ilab {command}" in text and f"## `ilab {command}`" in reference
