@@ -1,0 +1,208 @@
+"""The stages from request to verdict with scripted policies: what is measured, cached, judged, refused."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from rft_ilab.config import load_settings
+from rft_ilab.errors import RunError, SignalError, SkillError
+from rft_ilab.pipeline import Request, gate, generated, regress, stages, verify_data, verify_generated
+from rft_ilab.pipeline import request as request_module
+from rft_ilab.pipeline.request import Workspace
+from rft_ilab.policy.scripted import ScriptedPolicy
+from rft_ilab.store import Run, read_json, read_jsonl
+from rft_ilab.types import Prompt
+from tests.unit.taxonomies import write_skill
+
+Answer = Callable[[Prompt, int], str]
+
+
+def right(prompt: Prompt, index: int = 0) -> str:
+    return ("YES", "NO", "MAYBE")[int(prompt.messages[-1].content.split()[1].rstrip("?")) % 3]
+
+
+def wrong(prompt: Prompt, index: int = 0) -> str:
+    return "MAYBE" if right(prompt) == "YES" else "YES"
+
+
+def weak(prompt: Prompt, index: int = 0) -> str:
+    """Right on one task in five, with or without demonstrations."""
+    return right(prompt) if int(prompt.messages[-1].content.split()[1].rstrip("?")) % 5 == 0 else wrong(prompt)
+
+
+def on(skill_text: str, inside: Answer, outside: Answer) -> Answer:
+    """Different answers for the skill whose instruction holds ``skill_text``."""
+    return lambda prompt, index: (inside if skill_text in prompt.messages[0].content else outside)(prompt, index)
+
+
+@pytest.fixture
+def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Request]:
+    """A taxonomy with a target and a watched skill, and policies by directory name."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    taxonomy = tmp_path / "taxonomy"
+    for name in ("area/target", "area/watched"):
+        leaf = write_skill(taxonomy, name)
+        qna = (leaf / "qna.yaml").read_text()
+        (leaf / "qna.yaml").write_text(qna.replace("Answer YES", f"The {name.split('/')[1]} skill, answer YES"))
+    (taxonomy / "rft.toml").write_text('[skills."area/target"]\ntier = "target"\n')
+
+    def build(**policies: Answer) -> Request:
+        made = {name: ScriptedPolicy(answer, name) for name, answer in policies.items()}
+        for policy in made.values():
+            policy.id = f"local:{policy.id}"
+
+        def find(directory: Path) -> ScriptedPolicy:
+            return made[Path(directory).name]
+
+        for module in (gate, request_module):
+            monkeypatch.setattr(module, "local_policy", find)
+        for module in (gate, stages):
+            monkeypatch.setattr(module, "measure_speed", lambda policy: None)
+        monkeypatch.setattr(Workspace, "model_directory", tmp_path / "base")
+        monkeypatch.setattr("rft_ilab.policy.local.model.directory_digest", lambda directory: "d" * 64)
+        run = tmp_path / "run"
+        if not (run / "manifest.json").exists():
+            Run.create(run, {"identity": {}, "model": str(tmp_path / "base")})
+        request = Request(taxonomy=taxonomy, run=run, settings=load_settings(taxonomy))
+        return request
+
+    return build
+
+
+def quiet() -> Console:
+    return Console(file=io.StringIO(), width=100)
+
+
+def judged(request: Request) -> dict[str, Any]:
+    return regress(request, candidate=request.run / "tuned", console=quiet())
+
+
+def test_a_better_target_and_an_unharmed_skill_pass(make: Callable[..., Request]) -> None:
+    request = make(base=weak, tuned=on("target", right, weak))
+    verdict = judged(request)
+    assert verdict["outcome"] == "PASS", verdict["reasons"]
+    (target,) = verdict["targets"]
+    assert target["n"] == 60 and target["greedy"]["after"] == 1.0 and target["macro"]["after"] == 1.0
+    assert target["majority"] == pytest.approx(1 / 3)
+    (watched,) = verdict["watched"]
+    assert watched["delta"] == 0.0 and watched["outcome"] == "PASS"
+    assert read_json(request.run / "gate" / "verdict.json") == json.loads(json.dumps(verdict))
+
+
+def test_a_harmed_skill_fails_and_is_named(make: Callable[..., Request]) -> None:
+    verdict = judged(make(base=on("target", weak, right), tuned=on("target", right, weak)))
+    assert verdict["outcome"] == "FAIL"
+    assert any("area/watched" in reason for reason in verdict["reasons"])
+
+
+def test_a_sabotaged_target_fails_and_is_named(make: Callable[..., Request]) -> None:
+    verdict = judged(make(base=weak, tuned=on("target", wrong, weak)))
+    assert verdict["outcome"] == "FAIL" and any("area/target" in reason for reason in verdict["reasons"])
+
+
+def test_a_constant_answer_is_no_skill(make: Callable[..., Request]) -> None:
+    verdict = judged(make(base=wrong, tuned=on("target", lambda prompt, index: "NO", wrong)))
+    assert verdict["outcome"] == "FAIL" and any("area/target" in reason for reason in verdict["reasons"])
+
+
+def test_a_second_gate_asks_no_model(make: Callable[..., Request], monkeypatch: pytest.MonkeyPatch) -> None:
+    first = judged(make(base=weak, tuned=on("target", right, weak)))
+
+    def never(prompt: Prompt, index: int) -> str:
+        raise AssertionError("asked again")
+
+    second = judged(make(base=never, tuned=never))
+    assert second == first
+
+
+def test_the_watched_prompt_is_the_one_the_baseline_is_better_at(make: Callable[..., Request]) -> None:
+    def with_demonstrations(prompt: Prompt, index: int) -> str:
+        return right(prompt) if len(prompt.messages) > 2 else "what?"
+
+    verdict = judged(make(base=with_demonstrations, tuned=on("target", right, with_demonstrations)))
+    (watched,) = verdict["watched"]
+    assert watched["prompt"] == "6 demonstrations" or watched["prompt"] == "8 demonstrations"
+    assert watched["before"] == 1.0
+
+
+def test_regress_needs_a_model(make: Callable[..., Request]) -> None:
+    with pytest.raises(RunError, match="no tuned model yet"):
+        regress(make(base=weak), console=quiet())
+
+
+def test_verified_data_and_its_ledger(make: Callable[..., Request], tmp_path: Path) -> None:
+    request = make(base=lambda prompt, index: right(prompt) if index == 0 else wrong(prompt))
+    request = Request(taxonomy=request.taxonomy, run=tmp_path / "fresh", settings=request.settings)
+    path = verify_data(request, console=quiet())
+    ledger = read_jsonl(tmp_path / "fresh" / "data" / "ledger.jsonl")
+    kept = read_jsonl(path)
+    assert len(kept) == sum(row["disposition"] in ("kept", "reference") for row in ledger) > 0
+    assert {row["metadata"]["skill"] for row in kept} == {"area/target", "area/watched"}
+    before = path.read_bytes()
+    assert verify_data(request, console=quiet()).read_bytes() == before
+
+
+def test_no_right_answer_is_refused_before_training(make: Callable[..., Request], tmp_path: Path) -> None:
+    request = make(base=lambda prompt, index: "what?")
+    request = Request(taxonomy=request.taxonomy, run=tmp_path / "fresh", settings=request.settings)
+    with pytest.raises(SignalError, match="RL has nothing to reward"):
+        verify_data(request, console=quiet())
+
+
+def test_unknown_targets_and_missing_splits_are_named(make: Callable[..., Request]) -> None:
+    request = make(base=weak)
+    with pytest.raises(SkillError, match="no skill 'area/none'"):
+        Workspace(Request(taxonomy=request.taxonomy, run=request.run, settings=request.settings, targets=("area/none",)))
+    leaf = request.taxonomy / "compositional_skills" / "area" / "target"
+    rows = [line for line in (leaf / "tasks.jsonl").read_text().splitlines() if '"val"' not in line]
+    (leaf / "tasks.jsonl").write_text("\n".join(rows) + "\n")
+    with pytest.raises(SkillError, match="no val tasks"):
+        Workspace(request)
+
+
+def generation(root: Path, rows: list[tuple[str, str]]) -> Path:
+    """What ``ilab data generate`` leaves: a dated directory with one file a leaf."""
+    dated = root / "2026-01-01_000000"
+    nodes = dated / "node_datasets_2026-01-01T00_00_00"
+    nodes.mkdir(parents=True)
+    made = [
+        {
+            "id": str(i),
+            "messages": [{"role": "user", "content": q}, {"role": "assistant", "content": a}],
+            "metadata": "{}",
+        }
+        for i, (q, a) in enumerate(rows)
+    ]
+    text = "".join(json.dumps(row) + "\n" for row in made)
+    (nodes / "compositional_skills_area_target.jsonl").write_text(text)
+    return dated
+
+
+def test_generated_rows_are_verified(make: Callable[..., Request], tmp_path: Path) -> None:
+    request = make(base=right)
+    dated = generation(tmp_path / "datasets", [("Question 999?", "YES"), ("Question 1000?", "YES"), ("Question 3?", "")])
+    path = verify_generated(request, dated, console=quiet())
+    assert [row["id"] for row in read_jsonl(path)] == ["0"]
+    fates = {row["id"]: row["disposition"] for row in read_jsonl(dated / "verification_ledger.jsonl")}
+    assert fates == {"0": "kept", "1": "no_agreement", "2": "malformed"}
+
+
+def test_nothing_verified_is_an_error_and_the_ledger_stays(make: Callable[..., Request], tmp_path: Path) -> None:
+    request = make(base=wrong)
+    dated = generation(tmp_path / "datasets", [("Question 999?", "YES")])
+    with pytest.raises(RunError, match="no generated row was verified"):
+        verify_generated(request, dated, console=quiet())
+    assert len(read_jsonl(dated / "verification_ledger.jsonl")) == 1
+    with pytest.raises(RunError, match="no generated rows of a skill"):
+        verify_generated(request, tmp_path, console=quiet())
+
+
+def test_agreement_needs_more_than_luck() -> None:
+    assert 1 < generated.NEEDED <= generated.SAMPLES
