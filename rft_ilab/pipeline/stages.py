@@ -13,8 +13,8 @@ from rft_ilab.pipeline.cost import minutes, sampling_positions, training_positio
 from rft_ilab.pipeline.gate import regress
 from rft_ilab.pipeline.request import Request, Workspace, measure_speed
 from rft_ilab.pipeline.screen import Screen
+from rft_ilab.rl.lessons import Lesson
 from rft_ilab.rl.signal import measure_signal, refuse_without_signal
-from rft_ilab.rl.warmstart import Lesson
 from rft_ilab.rollouts import Environment
 from rft_ilab.store import Run, read_jsonl, write_atomic
 from rft_ilab.synth.verify import Verified, verify_answers

@@ -22,9 +22,10 @@ from rft_ilab.rl.engine import Engine
 from rft_ilab.rl.evaluate import Accuracy, greedy_accuracy, sample_and_grade
 from rft_ilab.rl.export import save_gguf, save_merged, save_peft_adapter
 from rft_ilab.rl.grpo import Progress, train_grpo
+from rft_ilab.rl.lessons import Lesson
 from rft_ilab.rl.selection import Candidate, select
 from rft_ilab.rl.signal import Signal, measure_signal, refuse_without_signal
-from rft_ilab.rl.warmstart import Lesson, warm_start
+from rft_ilab.rl.warmstart import warm_start
 from rft_ilab.rollouts import Environment
 from rft_ilab.skills.tasks import build_prompt
 from rft_ilab.store import Cache, append_jsonl, read_jsonl, write_atomic, write_json

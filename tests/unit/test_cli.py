@@ -43,7 +43,7 @@ def raising(error):
         (RunError("two\nlines"), "two lines"),
         (OSError(errno.ENOSPC, "No space left on device", "/runs/x"), "/runs/x: No space left on device"),
         (OSError(errno.ENOSPC, "No space left on device"), "No space left on device"),
-        (PermissionError(errno.EACCES, "Permission denied", "/root/x"), "/root/x: Permission denied"),
+        (PermissionError(errno.EACCES, "Permission denied", "/secret/x"), "/secret/x: Permission denied"),
         (OSError(errno.EROFS, "Read-only file system", "/x"), "/x: Read-only"),
         (OSError(errno.EDQUOT, "Disk quota exceeded", "/x"), "/x: Disk quota"),
     ],

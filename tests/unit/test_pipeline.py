@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 from collections.abc import Callable
@@ -139,7 +140,7 @@ def test_regress_needs_a_model(make: Callable[..., Request]) -> None:
 
 def test_verified_data_and_its_ledger(make: Callable[..., Request], tmp_path: Path) -> None:
     request = make(base=lambda prompt, index: right(prompt) if index == 0 else wrong(prompt))
-    request = Request(taxonomy=request.taxonomy, run=tmp_path / "fresh", settings=request.settings)
+    request = dataclasses.replace(request, run=tmp_path / "fresh")
     path = verify_data(request, console=quiet())
     ledger = read_jsonl(tmp_path / "fresh" / "data" / "ledger.jsonl")
     kept = read_jsonl(path)
@@ -151,7 +152,7 @@ def test_verified_data_and_its_ledger(make: Callable[..., Request], tmp_path: Pa
 
 def test_no_right_answer_is_refused_before_training(make: Callable[..., Request], tmp_path: Path) -> None:
     request = make(base=lambda prompt, index: "what?")
-    request = Request(taxonomy=request.taxonomy, run=tmp_path / "fresh", settings=request.settings)
+    request = dataclasses.replace(request, run=tmp_path / "fresh")
     with pytest.raises(SignalError, match="RL has nothing to reward"):
         verify_data(request, console=quiet())
 
@@ -159,7 +160,9 @@ def test_no_right_answer_is_refused_before_training(make: Callable[..., Request]
 def test_unknown_targets_and_missing_splits_are_named(make: Callable[..., Request]) -> None:
     request = make(base=weak)
     with pytest.raises(SkillError, match="no skill 'area/none'"):
-        Workspace(Request(taxonomy=request.taxonomy, run=request.run, settings=request.settings, targets=("area/none",)))
+        Workspace(
+            Request(taxonomy=request.taxonomy, run=request.run, settings=request.settings, targets=("area/none",))
+        )
     leaf = request.taxonomy / "compositional_skills" / "area" / "target"
     rows = [line for line in (leaf / "tasks.jsonl").read_text().splitlines() if '"val"' not in line]
     (leaf / "tasks.jsonl").write_text("\n".join(rows) + "\n")
@@ -187,7 +190,9 @@ def generation(root: Path, rows: list[tuple[str, str]]) -> Path:
 
 def test_generated_rows_are_verified(make: Callable[..., Request], tmp_path: Path) -> None:
     request = make(base=right)
-    dated = generation(tmp_path / "datasets", [("Question 999?", "YES"), ("Question 1000?", "YES"), ("Question 3?", "")])
+    dated = generation(
+        tmp_path / "datasets", [("Question 999?", "YES"), ("Question 1000?", "YES"), ("Question 3?", "")]
+    )
     path = verify_generated(request, dated, console=quiet())
     assert [row["id"] for row in read_jsonl(path)] == ["0"]
     fates = {row["id"]: row["disposition"] for row in read_jsonl(dated / "verification_ledger.jsonl")}

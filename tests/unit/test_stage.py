@@ -17,9 +17,9 @@ from rft_ilab.errors import GraderError, PolicyError, SignalError
 from rft_ilab.grading.engine import build_grader
 from rft_ilab.policy.local.gguf_file import gguf_name, hf_name, read_llama, to_interleaved, to_rotate_half
 from rft_ilab.policy.local.model import load_model
+from rft_ilab.rl.lessons import Lesson, plan_batches
 from rft_ilab.rl.selection import Candidate, select
 from rft_ilab.rl.stage import RLStage
-from rft_ilab.rl.warmstart import Lesson, plan_batches
 from rft_ilab.rollouts import Environment
 from rft_ilab.skills.tasks import load_tasks
 from rft_ilab.skills.tree import load_skill
@@ -223,7 +223,7 @@ def test_gguf_names_and_rows_round_trip() -> None:
     assert to_interleaved(rows[:4], 1)[:, 0].tolist() == [0, 6, 3, 9]
 
 
-@pytest.mark.parametrize("broken", ["missing", "empty", "no weights", "bad weights", "no template"])
+@pytest.mark.parametrize("broken", ["missing", "empty", "no weights", "bad weights", "bad bin", "no template"])
 def test_a_directory_that_is_no_model_is_named(tmp_path: Path, tiny: Path, broken: str) -> None:
     import shutil
 
@@ -237,6 +237,9 @@ def test_a_directory_that_is_no_model_is_named(tmp_path: Path, tiny: Path, broke
         (directory / "model.safetensors").unlink()
     if broken == "bad weights":
         (directory / "model.safetensors").write_bytes(b"junk")
+    if broken == "bad bin":
+        (directory / "model.safetensors").unlink()
+        (directory / "pytorch_model.bin").write_bytes(b"\x80\x04junk")
     if broken == "no template":
         config = json.loads((directory / "tokenizer_config.json").read_text())
         config.pop("chat_template", None)

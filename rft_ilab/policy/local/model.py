@@ -6,6 +6,7 @@ import hashlib
 import os
 import platform
 import time
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -95,6 +96,10 @@ def check_model_directory(directory: Path) -> None:
             where=directory,
             fix="give a directory written by save_pretrained",
         )
+    for path in weights:
+        # torch writes zip archives; anything else would be unpickled, which nobody wants.
+        if path.suffix == ".bin" and not zipfile.is_zipfile(path):
+            raise PolicyError("damaged weights", where=path, fix="copy or train the model again")
 
 
 def load_model(directory: Path, dtype: torch.dtype | None = None) -> LoadedModel:
@@ -104,8 +109,6 @@ def load_model(directory: Path, dtype: torch.dtype | None = None) -> LoadedModel
     """
     check_model_directory(directory)
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    from pickle import UnpicklingError
-
     from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -119,7 +122,7 @@ def load_model(directory: Path, dtype: torch.dtype | None = None) -> LoadedModel
             # InstructLab's full training writes "torchscript": true, which makes models return tuples.
             torchscript=False,
         )
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError, UnpicklingError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise PolicyError(f"cannot be loaded: {first[:200]}", where=directory) from error
     if not tokenizer.chat_template:
