@@ -49,9 +49,9 @@ class DataSettings:
     """Verified sampling: ``samples`` completions of up to ``tasks`` training tasks of the target
     (and ``watched_tasks`` of every other skill, for replay), of which ``keep_per_class`` are kept."""
 
-    tasks: int = 192
-    samples: int = 4
-    keep_per_class: int = 48
+    tasks: int = 320
+    samples: int = 3
+    keep_per_class: int = 80
     watched_tasks: int = 16
     temperature: float = 1.0
 
@@ -69,11 +69,11 @@ class TrainSettings:
     seed: int = 0
     lora_rank: int = 16
     lora_alpha: int = 32
-    sft_epochs: int = 4
+    sft_epochs: int = 3
     sft_learning_rate: float = 3e-4
-    sft_batch: int = 16
+    sft_batch: int = 20
     sft_replay: int = 4
-    steps: int = 36
+    steps: int = 30
     prompts: int = 16
     group_size: int = 8
     learning_rate: float = 3e-4
@@ -82,7 +82,7 @@ class TrainSettings:
     truncation: float = 2.0
     guidance: float = 1.0
     max_grad_norm: float = 1.0
-    val_every: int = 9
+    val_every: int = 10
     val_tasks: int = 80
     signal_floor: float = 0.05
     max_error_share: float = 0.05
