@@ -17,10 +17,10 @@ from rft_ilab.config import Settings
 from rft_ilab.errors import RunError, SkillError
 from rft_ilab.grading.engine import build_grader
 from rft_ilab.rollouts import Environment
-from rft_ilab.skills.tasks import load_tasks
+from rft_ilab.skills.tasks import load_tasks, scan_tasks
 from rft_ilab.skills.tree import find_skills
 from rft_ilab.store import Cache, Run, user_directory
-from rft_ilab.types import Policy, digest
+from rft_ilab.types import Policy, Rollout, digest
 
 VERSIONED = ("torch", "transformers", "peft", "instructlab")
 
@@ -59,6 +59,8 @@ class Workspace:
             Environment.of(skill, load_tasks(skill), build_grader(skill), request.settings.skill(skill.name))
             for skill in skills
         ]
+        for environment in environments:
+            _check_references(environment)
         self.targets = [e for e in environments if e.skill.name in wanted]
         self.watched = [e for e in environments if e.skill.name not in wanted]
         for e in self.targets:
@@ -131,6 +133,26 @@ class Workspace:
 
             return EndpointPolicy(self.request.endpoint)
         return local_policy(self.model_directory)
+
+
+def _check_references(environment: Environment) -> None:
+    """Every authored answer must pass its own grader, or training and gate would rest on wrong answers.
+
+    Raises SkillError that names the line of the first one that does not.
+    """
+    lined, _ = scan_tasks(environment.skill)
+    pairs = [
+        (task, Rollout(task_id=task.id, index=0, policy_id="reference", completion=task.reference, stop="eos"))
+        for _, task in lined
+    ]
+    for (line, _), grade in zip(lined, environment.grader.grade(pairs), strict=True):
+        if not grade.passed:
+            raise SkillError(
+                f"the grader does not accept the reference: {grade.error or grade.reason}",
+                where=environment.skill.directory / "tasks.jsonl",
+                line=line,
+                fix="correct the reference or the grader; ilab taxonomy lint lists them all",
+            )
 
 
 def local_policy(directory: Path) -> Policy:
