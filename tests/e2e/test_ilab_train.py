@@ -124,6 +124,8 @@ def test_an_interrupted_run_is_resumed(small):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        # A shell that started the tests in the background made them, and so their children, ignore SIGINT.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     steps = small.runs / "again" / "rl" / "steps.jsonl"
     while process.poll() is None and not steps.exists():
