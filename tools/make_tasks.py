@@ -27,6 +27,7 @@ SIZES = {"train": 300, "val": 60, "test": 150}
 
 TRIAGE_ROWS_PER_TEMPLATE = 2
 TRIAGE_TEST_ROWS, TRIAGE_VAL_ROWS = 22, 12
+LATER_VAL_ROWS = 12
 
 Row = dict[str, Any]
 T = TypeVar("T")
@@ -148,26 +149,31 @@ def policy_rows() -> Iterator[Row]:
 
 
 def triage_rows(data: Mapping[str, Any]) -> Iterator[Row]:
-    """Authored messages of the rare classes: one row a template, two where it has a slot; split by template.
+    """Authored messages: one row a template, two where it has a slot; split by template.
 
-    A class's templates go to test until it has TRIAGE_TEST_ROWS rows, then to val, and the rest trains.
+    Of ``templates`` a class goes to test until it has TRIAGE_TEST_ROWS rows, then to val, and the rest trains.
+    Those of ``later`` were written after results had been read off the test split, without looking at it. They go to
+    val and train only, so that the test stays the one those results were measured on.
     """
-    for label, templates in data["templates"].items():
-        counts = {"test": 0, "val": 0, "train": 0}
-        for template in shuffled(templates, "triage"):
-            split = (
-                "test" if counts["test"] < TRIAGE_TEST_ROWS else "val" if counts["val"] < TRIAGE_VAL_ROWS else "train"
-            )
-            number = templates.index(template)
-            for copy in range(TRIAGE_ROWS_PER_TEMPLATE if "{" in template else 1):
-                start = index_of(template) + copy
-                # one start for all slots: {day} and {day2}, the same list rotated, then never name the same day
-                values = {slot: options[start % len(options)] for slot, options in data["slots"].items()}
-                name = f"{label.lower().replace('_', '-')}-{number:02d}"
-                yield make_row(
-                    f"{name}-{copy}", template.format(**values), label, f"template-{name}", split, "authored"
-                )
-                counts[split] += 1
+    for part, test_rows, val_rows in (("templates", TRIAGE_TEST_ROWS, TRIAGE_VAL_ROWS), ("later", 0, LATER_VAL_ROWS)):
+        for label, templates in data[part].items():
+            counts = {"test": 0, "val": 0, "train": 0}
+            for template in shuffled(templates, "triage"):
+                split = "test" if counts["test"] < test_rows else "val" if counts["val"] < val_rows else "train"
+                prefix = label.lower().replace("_", "-") + ("-later" if part == "later" else "")
+                name = f"{prefix}-{templates.index(template):02d}"
+                for row in filled(template, data["slots"], name, label, split):
+                    yield row
+                    counts[split] += 1
+
+
+def filled(template: str, slots: Mapping[str, Sequence[str]], name: str, label: str, split: str) -> Iterator[Row]:
+    """The rows of one template."""
+    for copy in range(TRIAGE_ROWS_PER_TEMPLATE if "{" in template else 1):
+        start = index_of(template) + copy
+        # one start for all slots: {day} and {day2}, the same list rotated, then never name the same day
+        values = {slot: options[start % len(options)] for slot, options in slots.items()}
+        yield make_row(f"{name}-{copy}", template.format(**values), label, f"template-{name}", split, "authored")
 
 
 # --- files ------------------------------------------------------------------------------------------------------
