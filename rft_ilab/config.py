@@ -49,9 +49,9 @@ class DataSettings:
     """Verified sampling: ``samples`` completions of up to ``tasks`` training tasks of the target
     (and ``watched_tasks`` of every other skill, for replay), of which ``keep_per_class`` are kept."""
 
-    tasks: int = 320
-    samples: int = 3
-    keep_per_class: int = 80
+    tasks: int = 384
+    samples: int = 2
+    keep_per_class: int = 96
     watched_tasks: int = 16
     temperature: float = 1.0
 
@@ -60,9 +60,9 @@ class DataSettings:
 class TrainSettings:
     """Warm start (``sft_*``) and GRPO. Rates are AdamW learning rates of the LoRA weights.
 
-    ``sft_replay`` verified answers of one watched skill join every second batch of ``sft_batch``.
-    ``prompts`` x ``group_size`` rollouts a step; ``balanced`` is the share of prompts drawn class by
-    class, most from those that fail most; ``truncation`` caps the importance weight between trainer and sampler.
+    ``sft_replay`` verified answers of one watched skill join every third batch of ``sft_batch``.
+    ``prompts`` x ``group_size`` rollouts a step; ``balanced`` is the share of prompts drawn from
+    the classes in turn; ``truncation`` caps the importance weight between trainer and sampler.
     ``guidance`` weighs the authored reference of a task whose group is wrong throughout (0: unused).
     """
 
@@ -70,20 +70,20 @@ class TrainSettings:
     lora_rank: int = 16
     lora_alpha: int = 32
     sft_epochs: int = 3
-    sft_learning_rate: float = 3e-4
+    sft_learning_rate: float = 1e-3
     sft_batch: int = 20
     sft_replay: int = 4
-    steps: int = 30
+    steps: int = 24
     prompts: int = 16
     group_size: int = 8
-    learning_rate: float = 3e-4
+    learning_rate: float = 2e-4
     warmup_steps: int = 2
     balanced: float = 0.75
     truncation: float = 2.0
     guidance: float = 1.0
     max_grad_norm: float = 1.0
-    val_every: int = 10
-    val_tasks: int = 80
+    val_every: int = 8
+    val_tasks: int = 160
     signal_floor: float = 0.05
     max_error_share: float = 0.05
 
