@@ -159,7 +159,7 @@ def test_batches_hold_one_watched_skill_each() -> None:
     batches = plan_batches(made, TrainSettings(sft_epochs=2, sft_batch=8, sft_replay=4))
     assert len(batches) == 2 * 3
     assert [sum(x.replay for x in b) for b in batches] == [0, 0, 4, 0, 0, 4]
-    assert all(len({x.skill for x in b if x.replay}) == 1 for b in batches[1::2])
+    assert all(len({x.skill for x in b if x.replay}) == 1 for b in batches[2::3])
     targets = [x.completion for b in batches[:3] for x in b if not x.replay]
     assert sorted(targets, key=int) == [str(i) for i in range(20)]
 
