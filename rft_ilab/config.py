@@ -52,7 +52,7 @@ class DataSettings:
     tasks: int = 384
     samples: int = 2
     keep_per_class: int = 96
-    watched_tasks: int = 16
+    watched_tasks: int = 24
     temperature: float = 1.0
 
 
@@ -60,7 +60,7 @@ class DataSettings:
 class TrainSettings:
     """Warm start (``sft_*``) and GRPO. Rates are AdamW learning rates of the LoRA weights.
 
-    ``sft_replay`` verified answers of one watched skill join every third batch of ``sft_batch``.
+    ``sft_replay`` verified answers of one watched skill join every second batch of ``sft_batch``.
     ``prompts`` x ``group_size`` rollouts a step; ``balanced`` is the share of prompts drawn from
     the classes in turn; ``truncation`` caps the importance weight between trainer and sampler.
     ``guidance`` weighs the authored reference of a task whose group is wrong throughout (0: unused).
@@ -73,7 +73,7 @@ class TrainSettings:
     sft_learning_rate: float = 1e-3
     sft_batch: int = 20
     sft_replay: int = 4
-    steps: int = 24
+    steps: int = 20
     prompts: int = 16
     group_size: int = 8
     learning_rate: float = 2e-4
@@ -82,7 +82,7 @@ class TrainSettings:
     truncation: float = 2.0
     guidance: float = 1.0
     max_grad_norm: float = 1.0
-    val_every: int = 8
+    val_every: int = 10
     val_tasks: int = 160
     signal_floor: float = 0.05
     max_error_share: float = 0.05

@@ -10,7 +10,7 @@ from rft_ilab.config import TrainSettings
 from rft_ilab.types import Message
 
 # A batch with replay pays for that skill's demonstrations, about as much as for its target lessons.
-REPLAY_EVERY = 3
+REPLAY_EVERY = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,7 +24,7 @@ class Lesson:
 
 
 def plan_batches(lessons: Sequence[Lesson], settings: TrainSettings) -> list[list[Lesson]]:
-    """Batches of ``sft_batch`` target lessons, every third one with a few of *one* watched skill.
+    """Batches of ``sft_batch`` target lessons, every second one with a few of *one* watched skill.
 
     Lessons of one skill share their demonstrations, and shared tokens cost once: a batch that mixed all
     skills would pay for the demonstrations of each.
@@ -48,7 +48,7 @@ def plan_batches(lessons: Sequence[Lesson], settings: TrainSettings) -> list[lis
         rng.shuffle(pieces)
         for i in range(0, len(order), settings.sft_batch):
             replay: list[Lesson] = []
-            if pieces and len(batches) % REPLAY_EVERY == 2:
+            if pieces and len(batches) % REPLAY_EVERY == 1:
                 replay = pieces[replayed % len(pieces)]
                 replayed += 1
             batches.append(order[i : i + settings.sft_batch] + replay)

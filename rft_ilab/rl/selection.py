@@ -19,7 +19,6 @@ from rft_ilab.rl.checkpoint import load_adapter
 from rft_ilab.rl.engine import Engine
 from rft_ilab.types import Policy
 
-SCALES = (1.0, 0.75, 0.5)
 # Candidates beyond these few are not worth the validation they cost.
 MAX_TRIED = 3
 
@@ -61,25 +60,37 @@ def select(
 
     ``score_target`` returns (score, mean, macro) on validation, ``score_watched`` the accuracy of every
     watched skill; ``allowed_loss`` is how much each may lose. Returns the choice and all that was tried.
+
+    The gate does not ask whether a loss is small but whether it can be ruled out, so the first that loses nothing
+    is taken: the best checkpoints in order of score, then the best at three quarters. If each loses something, the
+    first within ``allowed_loss``, half the adapter included; if there is none, the base.
     """
     tried: list[Candidate] = []
     ranked = sorted((c for c in candidates if c.file), key=lambda c: -c.score)[:MAX_TRIED]
     base = next(c for c in candidates if not c.file)
-    for candidate in ranked:
+
+    def attempt(candidate: Candidate, scale: float) -> float:
+        """The largest loss of a watched skill (infinite where the target is no better than the base's)."""
         engine.load_adapter(load_adapter(directory / str(candidate.file)))
-        for scale in SCALES:
-            engine.refresh_sampler(scale)
-            policy = engine.policy(f"candidate:{candidate.name}:{scale}")
-            score, val, macro = (
-                (candidate.score, candidate.val, candidate.macro) if scale == 1.0 else score_target(policy)
-            )
-            scaled = Candidate(candidate.name, candidate.file, score, val, macro, scale)
-            if score <= base.score:
-                break
-            scaled.watched = score_watched(policy)
-            tried.append(scaled)
-            if all(base_watched[k] - scaled.watched[k] <= allowed_loss[k] for k in base_watched):
-                return scaled, tried
+        engine.refresh_sampler(scale)
+        policy = engine.policy(f"candidate:{candidate.name}:{scale}")
+        score, val, macro = (candidate.score, candidate.val, candidate.macro) if scale == 1.0 else score_target(policy)
+        if score <= base.score:
+            return float("inf")
+        watched = score_watched(policy)
+        tried.append(Candidate(candidate.name, candidate.file, score, val, macro, scale, watched))
+        return max((base_watched[k] - watched[k] for k in base_watched), default=0.0)
+
+    for candidate, scale in [*((c, 1.0) for c in ranked), *((c, 0.75) for c in ranked[:1])]:
+        if attempt(candidate, scale) <= 0:
+            return tried[-1], tried
+    for candidate in ranked[:1]:
+        attempt(candidate, 0.5)
+    for scaled in tried:
+        if all(base_watched[k] - scaled.watched[k] <= allowed_loss[k] for k in base_watched):
+            engine.load_adapter(load_adapter(directory / str(scaled.file)))
+            engine.refresh_sampler(scaled.scale)
+            return scaled, tried
     zero = {n: torch.zeros_like(w) for n, w in engine.adapter().items()}
     engine.load_adapter(zero)
     engine.refresh_sampler()

@@ -33,7 +33,7 @@ from rft_ilab.types import Policy, Sampling
 
 SIGNAL_TASKS = 48
 GGUF_PROMPTS = 16
-WATCHED_VAL_TASKS = 32
+WATCHED_VAL_TASKS = 60
 
 
 class RLStage:

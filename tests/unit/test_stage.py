@@ -158,8 +158,8 @@ def test_batches_hold_one_watched_skill_each() -> None:
     made = [Lesson(skill=s, prompt=(), completion=str(i), replay=s != "t") for s in "tuv" for i in range(20)]
     batches = plan_batches(made, TrainSettings(sft_epochs=2, sft_batch=8, sft_replay=4))
     assert len(batches) == 2 * 3
-    assert [sum(x.replay for x in b) for b in batches] == [0, 0, 4, 0, 0, 4]
-    assert all(len({x.skill for x in b if x.replay}) == 1 for b in batches[2::3])
+    assert [sum(x.replay for x in b) for b in batches] == [0, 4, 0, 4, 0, 4]
+    assert all(len({x.skill for x in b if x.replay}) == 1 for b in batches[1::2])
     targets = [x.completion for b in batches[:3] for x in b if not x.replay]
     assert sorted(targets, key=int) == [str(i) for i in range(20)]
 
@@ -184,7 +184,8 @@ class FakeEngine:
 @pytest.mark.parametrize(
     ("watched_at", "expected"),
     [({1.0: 0.9, 0.75: 0.9, 0.5: 0.9}, ("step-10", 1.0)), ({1.0: 0.5, 0.75: 0.88, 0.5: 0.9}, ("step-10", 0.75)),
-     ({1.0: 0.5, 0.75: 0.5, 0.5: 0.5}, ("base", 1.0))],
+     ({1.0: 0.88, 0.75: 0.9, 0.5: 0.9}, ("step-10", 0.75)), ({1.0: 0.88, 0.75: 0.89, 0.5: 0.9}, ("step-10", 1.0)),
+     ({1.0: 0.5, 0.75: 0.5, 0.5: 0.9}, ("step-10", 0.5)), ({1.0: 0.5, 0.75: 0.5, 0.5: 0.5}, ("base", 1.0))],
 )  # fmt: skip
 def test_selection_scales_down_before_it_gives_up(
     watched_at: dict[float, float], expected: tuple[str, float], tmp_path: Path
