@@ -72,7 +72,7 @@ class TrainSettings:
     sft_epochs: int = 3
     sft_learning_rate: float = 1e-3
     sft_batch: int = 20
-    sft_replay: int = 4
+    sft_replay: int = 8
     steps: int = 20
     prompts: int = 16
     group_size: int = 8
