@@ -1,210 +1,260 @@
-"""Run a grader written in Python outside our process and without our environment.
+"""Run a grader written in Python in the cage (:mod:`.cage`), a batch of samples a child.
 
-One child a batch (:mod:`.worker`): isolated interpreter, empty environment, an empty temporary
-directory to work in, standard streams to nowhere, its own process group. Before the grader's source is
-read the child limits itself: address space, CPU time, open files, no bytes written to files, no
-further processes (not for root, whom the kernel exempts). The wall clock is ours: a sample that takes
-too long has its process group killed. A crash or time-out costs its sample; the rest go on in a new
-child. Scores come back as fixed binary frames with a nonce; nothing that the child says is unpickled
-or parsed as JSON, and only a finite number in [0, 1] is accepted, never a clamped one.
+A score is exactly a float, int or bool, finite, from 0 to 1; nothing is converted or clamped. A crash or time-out costs
+its sample; the rest go on in a new child. About 1 % of the samples are graded again, alone: a grader that then says
+something else keeps state between samples (or is random), and its batch is an error.
 
-What is not covered (a later sandbox is to add seccomp, Landlock and a split judge): the grader can
-read what the user can read (files, ``/proc``, so also the environment of our process), delete files,
-open sockets, signal the user's other processes, and keep state between the samples of a batch. It
-shares its interpreter with the code that reports its score, so it can forge its own score; it cannot
-touch another grader's. macOS does not enforce the limit on memory. Run graders of strangers only
-where that is acceptable.
+What no wall can change: a grader owns its own score, since it shares an interpreter with what reports it. It cannot
+touch another child's. So a grader must not ``eval`` what a model wrote; it calls ``run_solution(source, function,
+*args)``, which runs it in a child of its own and hands back a plain value. If the grader then hangs, dies or runs out
+of memory, the value may be why: that is a 0. If it raises, which is the grader's to prevent, it is an error.
 """
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
-import os
-import secrets
-import selectors
-import signal
-import subprocess
-import sys
-import tempfile
+import random
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import IO
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import partial
 
 from rft_ilab.errors import SandboxError
-from rft_ilab.grading import worker
+from rft_ilab.grading.cage import capabilities, frames, pool
+from rft_ilab.grading.cage.child import Child, ChildLost, Forged
+from rft_ilab.grading.cage.judge import TRIES, Solver
+from rft_ilab.grading.cage.modules import named
+from rft_ilab.grading.cage.server import END_SECONDS, Server, ServerLost
 from rft_ilab.grading.sample import Mark, Sample
 
-WORKER = Path(worker.__file__)
-START_SECONDS = 60.0  # a cold interpreter on a loaded machine
+REGRADE_FROM = 8  # samples in a batch below which none is graded again
+_chance = random.Random()  # our own: choosing a sample must not disturb a seeded program
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """``seconds``: wall clock a sample (and for loading); ``deaths``: children lost in a row before giving up."""
+    """``seconds``: wall clock a sample (and for loading). ``deaths``: children lost in a row before giving up.
+
+    ``trusted``: False for a grader of a stranger, which is refused where the cage has no walls. ``regrade``: share of
+    samples that are graded twice.
+    """
 
     seconds: float = 5.0
     memory_mb: int = 512
     batch: int = 64
     batch_bytes: int = 8 << 20
     deaths: int = 8
+    trusted: bool = True
+    regrade: float = 0.01
 
 
 def run_python(source: str, samples: Sequence[Sample], limits: Limits | None = None) -> list[Mark]:
-    """Marks of all samples, in order. Raises SandboxError if no child can be started at all."""
+    """Marks of all samples, in order. Raises SandboxError if no child can be started, or none that is safe enough."""
     limits = limits or Limits()
-    marks: list[Mark] = []
-    for batch in _batches([json.dumps([s.as_dict(), dict(s.item)]) for s in samples], limits):
-        done: list[Mark] = []
-        deaths = 0
-        while len(done) < len(batch):
-            new, died = _run_child(source, batch[len(done) :], limits)
-            done += new
-            deaths = deaths + 1 if died and len(new) == 1 else int(died)
-            if deaths >= limits.deaths and len(done) < len(batch):
-                error = f"not run: the grader died on {deaths} samples in a row, last: {done[-1].error}"
-                done += [Mark.failed(error)] * (len(batch) - len(done))
-        marks += done
-    return marks
+    rows = [_row(sample) for sample in samples]
+    batches = list(_batches([i for i, row in enumerate(rows) if isinstance(row, bytes)], rows, limits))
+    grade = partial(_grade_batch, source, limits)
+    inputs = [[row for i in batch if isinstance(row := rows[i], bytes)] for batch in batches]
+    if len(batches) > 1 and pool.workers() > 1:
+        with ThreadPoolExecutor(pool.workers()) as threads:
+            graded = list(threads.map(grade, inputs, range(len(inputs))))
+    else:
+        graded = [grade(batch, 0) for batch in inputs]
+    marks = {i: mark for batch, part in zip(batches, graded, strict=True) for i, mark in zip(batch, part, strict=True)}
+    return [marks[i] if isinstance(row, bytes) else row for i, row in enumerate(rows)]
 
 
 def load_error(source: str, limits: Limits | None = None) -> str | None:
-    """What keeps a grader's source from loading (syntax, no ``grade``), or None."""
-    with _Child(source, [], limits or Limits()) as child:
-        return child.load()
+    """What keeps a grader's source from loading (syntax, no ``grade``), or None. Raises SandboxError."""
+    return _Batch(source, [], limits or Limits(), 0).run().problem
 
 
-def _batches(rows: Sequence[str], limits: Limits) -> Iterator[list[str]]:
-    batch: list[str] = []
+def _row(sample: Sample) -> bytes | Mark:
+    try:
+        return json.dumps([sample.as_dict(), dict(sample.item)]).encode()
+    except (RecursionError, TypeError, ValueError) as error:
+        return Mark.failed(f"the sample cannot be handed to a grader: {error}")
+
+
+def _batches(indices: Sequence[int], rows: Sequence[bytes | Mark], limits: Limits) -> Iterator[list[int]]:
+    batch: list[int] = []
     size = 0
-    for row in rows:
-        if batch and (len(batch) == limits.batch or size + len(row) > limits.batch_bytes):
+    for index in indices:
+        length = len(row) if isinstance(row := rows[index], bytes) else 0
+        if batch and (len(batch) == limits.batch or size + length > limits.batch_bytes):
             yield batch
             batch, size = [], 0
-        batch.append(row)
-        size += len(row)
+        batch.append(index)
+        size += length
     if batch:
         yield batch
 
 
-def _run_child(source: str, rows: Sequence[str], limits: Limits) -> tuple[list[Mark], bool]:
-    """Marks of the first rows, at least one: up to and with the sample that killed the child, if one did."""
-    with _Child(source, rows, limits) as child:
-        if problem := child.load():
-            return [Mark.failed(problem)] * len(rows), True
-        marks: list[Mark] = []
-        for index in range(len(rows)):
-            try:
-                marks.append(child.mark(index))
-            except ChildLost as error:
-                return [*marks, Mark.failed(str(error))], True
-        return marks, False
+def _grade_batch(source: str, limits: Limits, rows: list[bytes], worker: int) -> list[Mark]:
+    done: list[Mark] = []
+    deaths = 0
+    while len(done) < len(rows):
+        outcome = _Batch(source, rows[len(done) :], limits, worker).run()
+        if outcome.problem:
+            done += [Mark.failed(outcome.problem)] * (len(rows) - len(done))
+        else:
+            deaths = deaths + 1 if outcome.died and len(outcome.marks) == 1 else int(outcome.died)
+            done += outcome.marks
+        if deaths >= limits.deaths and len(done) < len(rows):
+            error = f"not run: the grader died on {deaths} samples in a row, last: {done[-1].error}"
+            done += [Mark.failed(error)] * (len(rows) - len(done))
+    return _checked(source, rows, done, limits, worker)
 
 
-class ChildLost(Exception):
-    """The child died, hung or said something that is no frame."""
-
-
-class _Child:
-    """One child process. As a context manager it never outlives the block."""
-
-    def __init__(self, source: str, rows: Sequence[str], limits: Limits) -> None:
-        self._limits = limits
-        self._nonce = secrets.token_bytes(worker.NONCE_BYTES)
-        self._buffer = bytearray()
-        cpu = math.ceil(limits.seconds * (len(rows) + 1)) + 1
-        head = json.dumps({"source": source, "memory_mb": limits.memory_mb, "cpu_seconds": cpu})
-        with contextlib.ExitStack() as stack:
-            # A file, not a pipe: the child may die before it has read everything.
-            stdin = stack.enter_context(tempfile.TemporaryFile())
-            stdin.write(self._nonce + f'{head[:-1]}, "samples": [{", ".join(rows)}]}}'.encode())
-            stdin.seek(0)
-            directory = stack.enter_context(tempfile.TemporaryDirectory(prefix="grader-", ignore_cleanup_errors=True))
-            self._process = self._start(stdin, directory)
-            assert self._process.stdout is not None
-            self._pipe = self._process.stdout.fileno()
-            self._selector = stack.enter_context(selectors.DefaultSelector())
-            self._selector.register(self._pipe, selectors.EVENT_READ)
-            stack.callback(self._process.stdout.close)
-            stack.callback(self._kill)
-            self._cleanup = stack.pop_all()
-
-    def _start(self, stdin: IO[bytes], directory: str) -> subprocess.Popen[bytes]:
-        try:
-            return subprocess.Popen(
-                [sys.executable, "-I", "-S", "-B", str(WORKER)],
-                stdin=stdin,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-                cwd=directory,
-                env={},
-                start_new_session=True,
+def _checked(source: str, rows: list[bytes], marks: list[Mark], limits: Limits, worker: int) -> list[Mark]:
+    """The marks, or errors if a sample that is graded alone gets another score than in its batch."""
+    scored = [i for i, mark in enumerate(marks) if mark.score is not None and i]
+    expected = len(rows) * limits.regrade
+    count = int(expected) + (_chance.random() < expected % 1)
+    if len(rows) < REGRADE_FROM or not scored:
+        return marks
+    for index in _chance.sample(scored, min(count, len(scored))):
+        (again,) = _grade_batch(source, replace(limits, regrade=0.0), [rows[index]], worker)
+        if again.score != marks[index].score:
+            alone = f"scores {again.score:g}" if again.score is not None else "fails"
+            error = (
+                f"the grader keeps state between samples or is random: "
+                f"a sample scored {marks[index].score:g} in a batch and {alone} alone"
             )
-        except OSError as error:
-            raise SandboxError(f"cannot start {sys.executable}: {error.strerror}") from error
+            return [Mark.failed(error)] * len(marks)
+    return marks
 
-    def __enter__(self) -> _Child:
-        return self
 
-    def __exit__(self, *exception: object) -> None:
-        self._cleanup.close()
+@dataclass(frozen=True, slots=True)
+class _Outcome:
+    """``marks`` of the first samples, at least one; ``died``: the grader did, at the last of them."""
 
-    def load(self) -> str | None:
-        """Wait until the source is loaded; returns what is wrong with it. Raises SandboxError."""
+    marks: list[Mark]
+    died: bool = False
+    problem: str | None = None
+
+
+class _Batch:
+    """One child over the rows."""
+
+    def __init__(self, source: str, rows: list[bytes], limits: Limits, worker: int) -> None:
+        self._rows, self._limits, self._worker = rows, limits, worker
+        text = source.encode("utf-8", "surrogatepass")
+        self._modules = named(source)
+        self._payload = len(text).to_bytes(4, "big") + text + b"\n".join(rows)
+        self._solver: tuple[bytes, Solver] | None = None
+        self._left = 0.0  # seconds that solutions may still take for this sample
+        self._crossed = False  # whether the grader has seen a value of a solution of this sample
+
+    def run(self) -> _Outcome:
+        """Raises SandboxError."""
+        for _ in range(TRIES):
+            server = pool.default().server(self._worker % pool.workers())
+            capabilities.require(server.walls, trusted=self._limits.trusted)
+            try:
+                return self._run(server)
+            except ServerLost as error:
+                problem = str(error)
+            finally:
+                self._drop_solver()
+        raise SandboxError(f"the sandbox died {TRIES} times: {problem}")
+
+    def _run(self, server: Server) -> _Outcome:
+        limits = self._limits
+        with Child(
+            frames.GRADER,
+            self._payload,
+            memory_mb=limits.memory_mb,
+            cpu_seconds=math.ceil(limits.seconds * (len(self._rows) + 1)) + 1,
+            modules=self._modules,
+            server=server,
+        ) as child:
+            child.ready()
+            self._left = limits.seconds
+            try:
+                kind, _, body = self._frame(child)
+            except ChildLost as error:
+                return _Outcome([], problem=f"the source does not load: {self._said(error)}")
+            if kind != frames.LOADED:
+                reason = frames.text(body) if kind == frames.UNLOADABLE else "no reason given"
+                return _Outcome([], problem=f"the source does not load: {reason}")
+            return self._marks(child)
+
+    def _marks(self, child: Child) -> _Outcome:
+        marks: list[Mark] = []
+        for index in range(len(self._rows)):
+            self._left, self._crossed = self._limits.seconds, False
+            try:
+                marks.append(self._mark(child, index))
+            except ChildLost as error:
+                lost = self._lost(error)
+                return _Outcome([*marks, lost], died=lost.score is None)
+            self._drop_solver()
         try:
-            kind, _, text = self._frame(0, START_SECONDS)
-        except ChildLost as error:
-            raise SandboxError(f"the sandbox does not start: {error}", where=WORKER) from error
-        if kind != worker.HELLO:
-            raise SandboxError("the sandbox does not start", where=WORKER)
-        try:
-            kind, _, text = self._frame(0, self._limits.seconds)
-        except ChildLost as error:
-            return f"the source does not load: {error}"
-        if kind == worker.LOADED:
-            return None
-        return f"the source does not load: {text or 'no reason given'}"
+            child.ended(time.monotonic() + END_SECONDS)
+        except ChildLost as error:  # whose doing it was cannot be told
+            return _Outcome([Mark.failed(self._said(error))] * len(marks))
+        return _Outcome(marks)
 
-    def mark(self, index: int) -> Mark:
-        """The mark of the next sample. Raises ChildLost."""
-        kind, score, text = self._frame(index, self._limits.seconds)
-        if kind == worker.SCORE and math.isfinite(score) and 0.0 <= score <= 1.0:
-            return Mark(score, None, f"scored {score:g}")
-        if kind == worker.ERROR:
-            return Mark.failed(text)
-        raise ChildLost("the grader wrote into the channel of its results")
+    def _mark(self, child: Child, index: int) -> Mark:
+        kind, at, body = self._frame(child)
+        if at != index or kind not in (frames.SCORE, frames.ZERO, frames.ERROR):
+            raise Forged("forged: something was written into the channel of its results")
+        if kind == frames.ERROR:
+            line, _, traceback = body.partition(b"\0")
+            if self._crossed and line.startswith(b"MemoryError"):
+                return self._lost(ChildLost("out of memory"))
+            kept = frames.text(traceback, frames.MAX_TRACEBACK, keep="\n")
+            return Mark(None, None, kept, frames.text(line) or "unknown error")
+        if kind == frames.ZERO:
+            return Mark(0.0, None, f"the solution failed: {frames.text(body)}")
+        (score,) = frames.SCORE_BODY.unpack(body) if len(body) == frames.SCORE_BODY.size else (math.nan,)
+        if not (math.isfinite(score) and 0.0 <= score <= 1.0):
+            raise Forged("forged: a score that grade() cannot have returned")
+        return Mark(score, None, f"scored {score:g}")
 
-    def _frame(self, index: int, seconds: float) -> tuple[int, float, str]:
-        header = self._read(worker.FRAME.size, deadline := time.monotonic() + seconds)
-        nonce, kind, got, score, length = worker.FRAME.unpack(header)
-        if nonce != self._nonce or got != index or length > worker.MAX_ERROR_BYTES:
-            raise ChildLost("the grader wrote into the channel of its results")
-        return kind, score, self._read(length, deadline).decode("utf-8", "replace")
+    def _frame(self, child: Child) -> tuple[int, int, bytes]:
+        """The next frame that is not a call of a solution; those are answered. Their time is not the grader's."""
+        deadline = time.monotonic() + self._limits.seconds
+        while True:
+            kind, index, body = child.frame(deadline, side=frames.SOLVE)
+            if kind != frames.SOLVE:
+                return kind, index, body
+            start = time.monotonic()
+            answer, reply = self._solve(body)
+            self._crossed |= answer == frames.RESULT
+            spent = time.monotonic() - start
+            self._left -= spent
+            deadline += spent
+            child.send(answer, reply, deadline, nonce=child.side_nonce)
 
-    def _read(self, size: int, deadline: float) -> bytes:
-        while len(self._buffer) < size:
-            if not self._selector.select(max(0.0, deadline - time.monotonic())):
-                raise ChildLost(f"time-out: no score within {self._limits.seconds:g} s")
-            piece = os.read(self._pipe, 65536)
-            if not piece:
-                raise ChildLost(self._death())
-            self._buffer += piece
-        data = bytes(self._buffer[:size])
-        del self._buffer[:size]
-        return data
+    def _lost(self, error: ChildLost) -> Mark:
+        """A value of the solution may be too large or slow to compare; an error would spare it the 0."""
+        if self._crossed and not isinstance(error, Forged):
+            return Mark(0.0, None, f"the solution failed: {self._said(error)} after a value of the solution")
+        return Mark.failed(self._said(error))
 
-    def _death(self) -> str:
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            code = self._process.wait(timeout=1)
-            how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
-            return f"crash: the grader's process ended without a score ({how})"
-        return "crash: the grader closed the channel of its results"
+    def _solve(self, body: bytes) -> tuple[int, bytes]:
+        size = int.from_bytes(body[:4], "big")
+        source, call = body[4 : 4 + size], body[4 + size :]
+        if self._left <= 0:
+            return frames.GONE, b"time-out: solutions have used up the time of this sample"
+        deadline = time.monotonic() + self._left
+        if self._solver is None or self._solver[0] != source or self._solver[1].problem:
+            self._drop_solver()
+            seconds = self._limits.seconds
+            solver = Solver(source, self._left, self._limits.memory_mb, cpu_seconds=math.ceil(seconds) + 5)
+            self._solver = source, solver
+            solver.load()
+        return self._solver[1].call(call, deadline)
 
-    def _kill(self) -> None:
-        """The whole group, also after the child itself has ended: it may have left others behind."""
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.wait()
+    def _drop_solver(self) -> None:
+        if self._solver is not None:
+            self._solver[1].close()
+            self._solver = None
+
+    def _said(self, error: ChildLost) -> str:
+        text = str(error)
+        return f"{text}: no score within {self._limits.seconds:g} s" if text == "time-out" else text

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import time
 from pathlib import Path
 
 import pytest
 
 from rft_ilab.errors import GraderError, SandboxError
-from rft_ilab.grading import sandbox
+from rft_ilab.grading.cage import pool, server
+from rft_ilab.grading.cage.capabilities import Features
 from rft_ilab.grading.engine import build_grader
 from rft_ilab.grading.sample import Mark, Sample
 from rft_ilab.grading.sandbox import Limits, load_error, run_python
@@ -53,7 +53,18 @@ def run(body: str, texts: tuple[str, ...] = ("a",), limits: Limits = QUICK) -> l
         ("return float(sample['output_json'] is None and sample['output_tools'] == [])", 1.0),
         ("return item['n'][0] / 2", 0.5),
         ("print('x' * 1_000_000)\nimport sys\nsys.stderr.write('x')\nreturn 1", 1.0), ("return -0.0", 0.0),
-        ("import os\nreturn float(dict(os.environ) == {} and os.listdir('.') == [])", 1.0),
+        ("import os\nreturn float(dict(os.environ) == {})", 1.0),
+        ("from statistics import mean\nreturn mean([0, 1])", 0.5),
+        ("import xml.etree.ElementTree as e\nreturn float(e.fromstring('<a b=\"1\"/>').get('b'))", 1.0),
+        ("from datetime import datetime\nreturn datetime.strptime('2020', '%Y').year == 2020", 1.0),
+        ("import hashlib\nreturn len(hashlib.sha256(b'x').digest()) / 64", 0.5),
+        ("return run_solution('def f(a, *, b): return [a, b]', 'f', 1, b=2) == [1, 2]", 1.0),
+        ("return run_solution('def f(): raise KeyError(1)', 'f')", 0.0),
+        ("return run_solution('def f(', 'f')", 0.0), ("return run_solution('', 'f')", 0.0),
+        ("return run_solution('def f(): return object()', 'f')", 0.0),
+        ("return run_solution('def f():\\n while 1: pass', 'f')", 0.0),
+        ("import os\nreturn run_solution('import os\\ndef f(): os._exit(0)', 'f')", 0.0),
+        ("try: run_solution('1 / 0', 'f')\nexcept SolutionError as e: return float('ZeroDivision' in str(e))", 1.0),
         ("import sys\nreturn float(sys.stdin.read() == '')", 1.0),
         ("import json, re, math, collections\nreturn 1", 1.0),
         (f"{THREAD}\nreturn 1", 1.0),
@@ -74,9 +85,12 @@ def test_contained(body: str, score: float) -> None:
         ("import sys\nsys.exit(0)", "SystemExit: 0"),
         ("raise KeyboardInterrupt", "KeyboardInterrupt"),
         ("import os\nos._exit(0)", "ended without a score (exit code 0)"),
-        ("import os\nos.kill(os.getpid(), 9)", "ended without a score (SIGKILL)"),
-        ("import os\nos.kill(0, 15)", "ended without a score (SIGTERM)"),
-        ("import ctypes\nctypes.string_at(0)", "ended without a score (SIGSEGV)"),
+        ("import os\nos.kill(os.getpid(), 9)", "PermissionError"),
+        ("import signal, time\nsignal.setitimer(signal.ITIMER_REAL, .01)\ntime.sleep(9)", "without a score (SIGALRM)"),
+        ("import ctypes\nctypes.string_at(0)", "ModuleNotFoundError: No module named 'ctypes'"),
+        ("import os\nos.abort()", "ended without a score (SIG"),
+        ("return run_solution('', 'f', object())", "NotPlain: a value of type object, which is not plain"),
+        ("return run_solution(1, 'f')", "TypeError"),
         ("return len('x' * (1 << 30))", "MemoryError"),
         ("return grade(sample, item)", "RecursionError"),
         ("while True: pass", "time-out"),
@@ -84,12 +98,13 @@ def test_contained(body: str, score: float) -> None:
         (f"{DEAF}\nimport time\ntime.sleep(60)", "time-out"),
         ("while True:\n  try:\n    while True: pass\n  except BaseException: pass", "time-out"),
         ("import re\nreturn bool(re.match(r'(a+)+$', 'a' * 40 + 'b'))", "time-out"),
-        ("pass", "returned NoneType, not a number"), ("return '1'", "returned str"), ("return [1.0]", "returned list"),
+        ("pass", "grade() returned None, not a number"), ("return '1'", "grade() returned '1' (a str), not a number"),
+        ("return [1.0]", "returned a value of type list"),
         ("return float('nan')", "returned nan, outside 0 to 1"), ("return float('inf')", "returned inf"),
         ("return 2.0", "returned 2.0, outside 0 to 1"), ("return -0.001", "returned -0.001"),
         ("return 10 ** 5000", "outside 0 to 1"),
-        ("return 1 + 0j", "returned complex"), ("class F(float): pass\nreturn F(1)", "returned F, not a number"),
-        ("class I(int):\n  __le__ = __ge__ = lambda *a: True\nreturn I(9)", "returned I, not a number"),
+        ("return 1 + 0j", "type complex"), ("class F(float): pass\nreturn F(1)", "type F, not a number"),
+        ("class I(int):\n  __le__ = __ge__ = lambda *a: True\nreturn I(9)", "type I, not a number"),
         ("class E(Exception):\n  def __str__(self): raise KeyError\nraise E", "E (line"),
         ("class E(Exception):\n  def __str__(self): return 7\nraise E", "E (line"),
         ("raise ValueError('\\ud800' + 'x' * 100_000)", "ValueError: \\ud800xxx"),
@@ -112,14 +127,42 @@ def test_memory_is_limited() -> None:
     assert mark.score is None and "MemoryError" in (mark.error or "")
 
 
-def test_files_cannot_be_written_and_nothing_stays_behind(tmp_path: Path) -> None:
+def test_files_cannot_be_read_or_written(tmp_path: Path) -> None:
     target = tmp_path / "written"
-    body = f"with open({str(target)!r}, 'wb') as f: f.write(b'x')\nreturn 1"
-    (mark,) = run(body)
-    assert mark.score is None and "OSError" in (mark.error or "") and target.stat().st_size == 0
-    (mark,) = run("import os\nos.mkdir('d')\nos.chmod('d', 0)\nraise ValueError(os.getcwd())")
-    assert mark.error is not None
-    assert not os.path.exists(mark.error.removeprefix("ValueError: ").split(" ")[0])
+    (mark,) = run(f"with open({str(target)!r}, 'wb') as f: f.write(b'x')\nreturn 1")
+    assert mark.error == f"PermissionError: [Errno 13] Permission denied: {str(target)!r} (line 2 of the grader)"
+    assert not target.exists()
+    (mark,) = run("import os\nreturn len(os.listdir('/'))")
+    assert "PermissionError" in (mark.error or "")
+
+
+def test_the_first_line_of_an_error_is_shown_and_its_traceback_kept() -> None:
+    (mark,) = run("def inner(): raise ValueError('one\\ntwo')\ninner()")
+    assert mark.error == "ValueError: one (line 2 of the grader)"
+    assert mark.reason.startswith("Traceback (most recent call last):\n") and "two" in mark.reason
+    assert mark.reason.count('File "<grader>"') == 2 and "cage" not in mark.reason
+
+
+def test_a_grader_that_keeps_state_is_an_error_for_its_batch() -> None:
+    text = "seen = []\ndef grade(sample, item):\n    seen.append(1)\n    return float(len(seen) == 1)\n"
+    samples = [Sample(str(i), {}) for i in range(20)]
+    marks = run_python(text, samples, Limits(regrade=0.1))
+    assert {mark.error for mark in marks} == {
+        "the grader keeps state between samples or is random: a sample scored 0 in a batch and scores 1 alone"
+    }
+    assert run_python(text, samples, Limits(regrade=0.0))[0].score == 1.0
+    pure = "def grade(sample, item): return int(sample['output_text']) / 20"
+    assert [m.score for m in run_python(pure, samples, Limits(regrade=1.0))] == [i / 20 for i in range(20)]
+
+
+def test_what_is_written_into_the_channel_costs_its_own_sample() -> None:
+    body = "import os\nif sample['output_text'] == 'b': os.write(3, b'z' * 99)\nreturn 0.5"
+    assert [mark.score for mark in run(body, ("a", "b", "c"))] == [0.5, None, 0.5]
+
+
+def test_a_solution_that_hangs_leaves_the_grader_its_time() -> None:
+    body = "try: run_solution('while True: pass', 'f')\nexcept SolutionError as e: return float('time-out' in str(e))"
+    assert [mark.score for mark in run(body, ("a", "b"))] == [1.0, 1.0]
 
 
 def test_a_secret_of_the_environment_does_not_arrive(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -204,9 +247,27 @@ def test_python_grader_in_the_engine() -> None:
 
 
 def test_a_sandbox_that_cannot_start_is_said_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sandbox.sys, "executable", "/no/such/python")
+    pool.default().close()
+    monkeypatch.setattr(server.sys, "executable", "/no/such/python")
     with pytest.raises(SandboxError, match="cannot start"):
         run("return 1")
-    monkeypatch.setattr(sandbox.sys, "executable", "/bin/true")
+    monkeypatch.setattr(server.sys, "executable", "/bin/true")
     with pytest.raises(SandboxError, match="does not start"):
         run("return 1")
+    pool.default().close()
+
+
+def test_without_walls_only_trusted_graders_run(capfd: pytest.CaptureFixture[str]) -> None:
+    samples, text = [Sample("a", {})], source("return 1")
+    with pool.simulated(Features(seccomp=False, landlock=False)):
+        assert run_python(text, samples)[0].score == 1
+        assert run_python(text, samples)[0].score == 1
+        warning = capfd.readouterr().err
+        assert warning.count("Warning: Python graders run in a plain process") == 1
+        with pytest.raises(SandboxError, match="no sandbox for code that is not trusted"):
+            run_python(text, samples, Limits(trusted=False))
+        with pytest.raises(SandboxError, match="not trusted"):
+            load_error(text, Limits(trusted=False))
+        with pytest.raises(SandboxError, match="not trusted"):
+            run_python(source("return run_solution('def f(): return 1', 'f')"), samples)
+        assert [mark.error for mark in run_python(source("import os\nos._exit(1)"), samples)] != [None]
