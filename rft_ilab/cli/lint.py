@@ -21,21 +21,20 @@ from rft_ilab.cli.failures import EXIT_ERROR, handled
 def lint(ctx: click.Context, taxonomy_path: Path, skills: tuple[str, ...], as_json: bool) -> None:
     """Check skills, tasks and graders without a model.
 
-    Every grader must load, accept the reference answer of every task of its skill, and pass its own golden cases.
-    Findings are printed as `file:line: severity: message`.
+    Every grader must load, accept the reference answer of every task of its skill, pass its own golden cases, and
+    refuse what no honest answer looks like: a quick part of what `ilab rft grader-test` tries. Findings are printed as
+    `file:line: severity: message`.
 
     Exit code: 0 no errors (warnings allowed), 2 errors.
     """
-    from rft_ilab.grading import selftest
+    from rft_ilab.grading.proof.lint import lint_taxonomy
 
-    findings = selftest.lint_taxonomy(taxonomy_path, options.load_settings(taxonomy_path), only=skills)
+    findings = lint_taxonomy(taxonomy_path, options.load_settings(taxonomy_path), only=skills)
     errors = sum(finding.severity == "error" for finding in findings)
     if as_json:
         click.echo(json.dumps([dataclasses.asdict(finding) for finding in findings], indent=1, default=str))
     else:
         for finding in findings:
-            place = f"{finding.file}:{finding.line}" if finding.line else str(finding.file)
-            fix = f" ({finding.fix})" if finding.fix else ""
-            click.echo(f"{place}: {finding.severity}: {finding.message}{fix}")
+            click.echo(str(finding))
         click.echo(f"{errors} errors, {len(findings) - errors} warnings", err=True)
     ctx.exit(EXIT_ERROR if errors else 0)

@@ -16,6 +16,7 @@ from rft_ilab import __version__
 from rft_ilab.config import Settings
 from rft_ilab.errors import RunError, SkillError
 from rft_ilab.grading.engine import build_grader
+from rft_ilab.grading.proof.lint import quick_findings
 from rft_ilab.rollouts import Environment
 from rft_ilab.skills.tasks import load_tasks, scan_tasks
 from rft_ilab.skills.tree import find_skills
@@ -94,10 +95,13 @@ class Workspace:
     def start_run(self) -> Run:
         """Create or resume the run. Its identity is all that training depends on.
 
-        Raises RunError when the directory belongs to a run with other settings.
+        Raises RunError when the directory belongs to a run with other settings, SkillError when the grader of a
+        target can be cheated.
         """
         from rft_ilab.policy.local.model import directory_digest
 
+        for environment in self.targets:
+            _refuse_exploitable(environment)
         settings = dataclasses.asdict(self.settings)
         identity = {
             "model": directory_digest(self.model_directory),
@@ -152,6 +156,22 @@ def _check_references(environment: Environment) -> None:
                 where=environment.skill.directory / "tasks.jsonl",
                 line=line,
                 fix="correct the reference or the grader; ilab taxonomy lint lists them all",
+            )
+
+
+def _refuse_exploitable(environment: Environment) -> None:
+    """RL finds every hole of its grader, so what the quick proof finds is closed (or waived, with a reason) first.
+
+    Raises SkillError with the first error that lint would report.
+    """
+    lined, _ = scan_tasks(environment.skill)
+    for finding in quick_findings(build_grader(environment.skill), environment.skill, lined):
+        if finding.severity == "error":
+            raise SkillError(
+                f"the grader can be cheated: {finding.message}",
+                where=finding.file,
+                line=finding.line,
+                fix=f"{finding.fix}; ilab rft grader-test {environment.skill.name} shows all",
             )
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from rft_ilab.config import Settings, SkillSettings
 from rft_ilab.errors import SkillError
-from rft_ilab.grading.selftest import Finding, lint_taxonomy
+from rft_ilab.grading.proof.lint import Finding, lint_taxonomy
 from tests.unit.taxonomies import LABEL_GRADER, LABELS, QNA, plain_rows, row, write_skill
 
 STRING = {"type": "string_check", "name": "s", "input": "{{sample.output_text}}", "reference": "{{item.reference}}"}
@@ -207,7 +207,7 @@ def test_lint_loads_neither_torch_nor_instructlab(tmp_path: Path) -> None:
     write_skill(tmp_path)
     code = (
         "import sys; from pathlib import Path; from rft_ilab.config import Settings\n"
-        "from rft_ilab.grading.selftest import lint_taxonomy\n"
+        "from rft_ilab.grading.proof.lint import lint_taxonomy\n"
         f"assert lint_taxonomy(Path({str(tmp_path)!r}), Settings()) == []\n"
         "print(sorted({'torch', 'transformers', 'instructlab', 'openai', 'numpy', 'rich'} & set(sys.modules)))"
     )

@@ -211,3 +211,21 @@ def test_nothing_verified_is_an_error_and_the_ledger_stays(make: Callable[..., R
 
 def test_agreement_needs_more_than_luck() -> None:
     assert 1 < generated.NEEDED <= generated.SAMPLES
+
+
+def test_a_grader_that_can_be_cheated_trains_nothing(make: Callable[..., Request]) -> None:
+    """It accepts every reference, and YES to everything; a waiver with a reason lets it pass."""
+    request = make(base=weak)
+    leaf = request.taxonomy / "compositional_skills" / "area" / "target"
+    config = json.loads((leaf / "grader.json").read_text())
+    yes = {"type": "string_check", "input": "{{sample.output_text}}", "reference": "YES", "operation": "eq"}
+    right_or_yes = {"type": "multi", "graders": {"right": config, "yes": yes}, "calculate_output": "max(right, yes)"}
+    config.pop("pass_threshold", None)
+    (leaf / "grader.json").write_text(json.dumps(right_or_yes))
+    with pytest.raises(SkillError, match="can be cheated") as caught:
+        Workspace(request).start_run()
+    assert "ilab rft grader-test area/target" in str(caught.value)
+    findings = dict.fromkeys(("other-reference", "mutant-label", "mutant-other"), "on purpose")
+    (leaf / "grader.waivers.json").write_text(json.dumps(findings))
+    with pytest.raises(RunError, match="other settings"):
+        Workspace(request).start_run()  # past the proof; the fixture's run has another identity

@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 from rft_ilab.config import load_settings
-from rft_ilab.grading.selftest import lint_taxonomy
+from rft_ilab.grading.proof.lint import lint_taxonomy
 from rft_ilab.skills.tasks import load_tasks
 from rft_ilab.skills.tree import find_skills
 

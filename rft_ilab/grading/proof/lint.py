@@ -1,8 +1,9 @@
 """Lint a taxonomy: everything that would stop a run, found before it, all at once, with file, line and repair.
 
 Reading errors of every file and line; graders that do not load; references that their own grader
-refuses; answers that pass and should not; golden cases of ``graders/``; too few seeds, no attribution,
-classes that cannot be learned or judged. ``qna.yaml`` in depth stays with ``ilab taxonomy diff``.
+refuses; answers that pass and should not (a sample of what ``ilab rft grader-test`` tries); golden cases of
+``graders/``; too few seeds, no attribution, classes that cannot be learned or judged. ``qna.yaml`` in depth stays
+with ``ilab taxonomy diff``.
 """
 
 from __future__ import annotations
@@ -15,8 +16,10 @@ from typing import Any, TypeVar
 
 from rft_ilab.config import Settings
 from rft_ilab.errors import RftError, SkillError
-from rft_ilab.grading.engine import build_grader
-from rft_ilab.grading.probes import Finding, Numbered, exploits, gold, golden
+from rft_ilab.grading.engine import SkillGrader, build_grader
+from rft_ilab.grading.proof.golden import Finding, Numbered, golden
+from rft_ilab.grading.proof.prove import LINT, LINT_SLOW, REMOTE, SLOW, has_part, prove
+from rft_ilab.grading.proof.waivers import SUFFIX, read_waivers
 from rft_ilab.skills.reading import read_text
 from rft_ilab.skills.tasks import FILE, class_of, scan_tasks
 from rft_ilab.skills.tree import (
@@ -57,8 +60,8 @@ def lint_taxonomy(taxonomy: Path, settings: Settings, only: Sequence[str] = ()) 
     graders = graders_directory(taxonomy)
     used = {shared for name in only for shared in shared_names(taxonomy / ROOT / name / "grader.json")}
     for file in sorted((*graders.glob("*.json"), *graders.glob("*.py"))):
-        if not only or file.stem in used:
-            findings += golden(file, taxonomy)
+        if not file.name.endswith(SUFFIX) and (not only or file.stem in used):
+            findings += golden(file, graders)
     # A missing file, say, is met by more than one step.
     unique: dict[tuple[Path, int | None, str], Finding] = {}
     for finding in findings:
@@ -104,9 +107,7 @@ def _skill(taxonomy: Path, name: str) -> list[Finding]:
     if config is not None:
         grader = _attempt(lambda: build_grader(skill), leaf / "grader.json", findings)
         if grader is not None and tasks:
-            refused, accepted = gold(grader, tasks, leaf / FILE)
-            findings += refused
-            findings += exploits(grader, accepted, _labels(skill.grader), leaf / FILE)
+            findings += quick_findings(grader, skill, tasks)
     return findings
 
 
@@ -121,9 +122,24 @@ def _attribution(path: Path) -> Iterator[Finding]:
         yield Finding(severity="error", message="empty file", file=path, fix=fix)
 
 
-def _labels(grader: Any) -> list[str]:
-    """The labels of a label grader (which has been built, so they are texts); none for any other."""
-    return list(grader["labels"]) if grader.get("type") == "label" else []
+def quick_findings(grader: SkillGrader, skill: Skill, tasks: Sequence[Numbered]) -> list[Finding]:
+    """The quick part of the proof; none of a grader that asks a model, which would cost requests."""
+    file = skill.directory / "grader.json"
+    if has_part(skill.grader, REMOTE):
+        _, findings = read_waivers(file)
+        message = "not proven here: the grader asks a model or a server"
+        fix = f"ilab rft grader-test {skill.name}"
+        return [*findings, Finding(severity="warning", message=message, file=file, fix=fix)]
+    proof = prove(
+        grader,
+        skill.grader,
+        tasks,
+        name=skill.name,
+        tasks_file=skill.directory / FILE,
+        grader_file=file,
+        effort=LINT_SLOW if has_part(skill.grader, SLOW) else LINT,
+    )
+    return list(proof.findings)
 
 
 def _splits(tasks: Sequence[Numbered], skill: Skill, file: Path) -> Iterator[Finding]:

@@ -1,0 +1,150 @@
+"""Does a grader do what its author says? Two proofs without a model; :mod:`.battery` tries what nobody says.
+
+Gold: every reference passes its own grader. Golden cases: a shared grader scores the samples beside it as they say.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from rft_ilab.errors import RftError
+from rft_ilab.grading.engine import SkillGrader, grader_of
+from rft_ilab.grading.sample import shown
+from rft_ilab.skills.reading import read_text
+from rft_ilab.skills.tasks import parse_row
+from rft_ilab.skills.tree import expand, shared_grader
+from rft_ilab.types import Rollout, Task
+
+MAX_ALIKE = 5
+MAX_CASES_BYTES = 8 << 20
+Numbered = tuple[int, Task]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """One thing to repair. ``line`` is 1-based; ``fix`` says what to do."""
+
+    severity: Literal["error", "warning"]
+    message: str
+    file: Path
+    line: int | None = None
+    fix: str = ""
+
+    def __str__(self) -> str:
+        place = f"{self.file}:{self.line}" if self.line else f"{self.file}"
+        return f"{place}: {self.severity}: {self.message}" + (f" ({self.fix})" if self.fix else "")
+
+    @classmethod
+    def of(cls, error: RftError, file: Path) -> Finding:
+        where = file if error.where is None else Path(error.where)
+        return cls(severity="error", message=error.what, file=where, line=error.line, fix=error.fix)
+
+
+def gold(grader: SkillGrader, tasks: Sequence[Numbered], file: Path) -> tuple[list[Finding], list[Numbered]]:
+    """Findings for the tasks whose reference is not accepted, and the other tasks."""
+    refused: list[Finding] = []
+    accepted: list[Numbered] = []
+    grades = grader.grade([(task, rollout(task, task.reference)) for _, task in tasks])
+    for (line, task), grade in zip(tasks, grades, strict=True):
+        if grade.error is not None:
+            message = f"the grader fails on the reference: {grade.error}"
+        elif not grade.passed:
+            message = f"the grader refuses the reference {shown(task.reference)}: {grade.reason}"
+        else:
+            accepted.append((line, task))
+            continue
+        fix = "correct the reference, or the grader"
+        refused.append(Finding(severity="error", message=message, file=file, line=line, fix=fix))
+    rest = refused[MAX_ALIKE:]
+    if rest:
+        message = f"{len(rest)} more references are refused, the next one here"
+        rest = [dataclasses.replace(rest[0], message=message)]
+    return refused[:MAX_ALIKE] + rest, accepted
+
+
+def rollout(task: Task, completion: str) -> Rollout:
+    """A completion that no model made."""
+    return Rollout(task_id=task.id, index=0, policy_id="selftest", completion=completion, stop="eos")
+
+
+@dataclass(frozen=True, slots=True)
+class GoldenCase:
+    """One line of a ``.cases.jsonl``; ``score`` None means that the grader must fail on it."""
+
+    line: int
+    sample: str
+    item: dict[str, Any]
+    score: float | None
+
+    @property
+    def task(self) -> Task:
+        id, text = f"case-{self.line}", self.sample
+        return Task(id=id, skill="", messages=(), reference=text, item=self.item, group="", split="train")
+
+
+def cases_file(grader: Path) -> Path:
+    return grader.with_name(f"{grader.stem}.cases.jsonl")
+
+
+def read_cases(file: Path) -> tuple[list[GoldenCase], list[Finding]]:
+    """The golden cases of a ``.cases.jsonl``, and what is wrong with its other lines. Raises SkillError."""
+    good, findings = [], []
+    for line, text in enumerate(read_text(file, MAX_CASES_BYTES).split("\n"), 1):
+        if not text.strip():
+            continue
+        try:
+            row = parse_row(text, file, line)
+        except RftError as error:
+            findings.append(Finding.of(error, file))
+            continue
+        if problem := _case_problem(row):
+            fix = '{"sample": "...", "item": {...}, "score": 1.0} or "error": true'
+            findings.append(Finding(severity="error", message=problem, file=file, line=line, fix=fix))
+        else:
+            good.append(GoldenCase(line, row["sample"], row["item"], row.get("score")))
+    return good, findings
+
+
+def golden(file: Path, graders: Path) -> Iterator[Finding]:
+    """Findings of one shared grader: whether it loads, and whether its golden cases hold."""
+    path = cases_file(file)
+    try:
+        grader = grader_of(expand(shared_grader(file), file, graders), "", file)
+        if not path.exists():
+            fix = 'one {"sample": "...", "item": {...}, "score": 1.0} a line'
+            yield Finding(severity="warning", message=f"no golden cases: {path.name} is missing", file=file, fix=fix)
+            return
+        cases, findings = read_cases(path)
+    except RftError as error:
+        yield Finding.of(error, file)
+        return
+    yield from findings
+    yield from broken_cases(grader, cases, path)
+
+
+def broken_cases(grader: SkillGrader, cases: Sequence[GoldenCase], file: Path) -> Iterator[Finding]:
+    """Findings for the golden cases that do not hold."""
+    for case, grade in zip(cases, grader.grade([(c.task, rollout(c.task, c.sample)) for c in cases]), strict=True):
+        if grade.score != case.score:
+            wanted = "an error" if case.score is None else f"{case.score:g}"
+            got = "an error" if grade.score is None else f"{grade.score:g}"
+            message = f"golden case gives {got}, not {wanted}: {grade.error or grade.reason}"
+            fix = "correct the case or the grader"
+            yield Finding(severity="error", message=message, file=file, line=case.line, fix=fix)
+
+
+def _case_problem(row: dict[str, Any]) -> str:
+    if unknown := set(row) - {"sample", "item", "score", "error", "note"}:
+        return f"unknown key {min(unknown)!r} in a golden case"
+    if not isinstance(row.get("sample"), str) or not isinstance(row.get("item"), dict):
+        return "a golden case needs a sample (text) and an item (object)"
+    score = row.get("score")
+    if ("score" in row) == ("error" in row) or row.get("error", True) is not True:
+        return 'a golden case has either a score or "error": true'
+    if "score" in row and (isinstance(score, bool) or not isinstance(score, int | float) or not 0 <= score <= 1):
+        return "the score of a golden case must be a number from 0 to 1"
+    return ""
