@@ -1,0 +1,65 @@
+"""``ilab rft serve-graders``."""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+
+import click
+
+from rft_ilab.cli import options
+from rft_ilab.cli.failures import fail, handled
+
+MAX_CONNECTIONS = 512
+
+
+@click.command("serve-graders")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option(
+    "--port", type=click.IntRange(0, 65535), default=8790, show_default=True, help="Port; 0 takes a free one."
+)
+@click.option(
+    "--token-env",
+    metavar="NAME",
+    help="Environment variable that holds the bearer token of every request. Needed for any address but loopback.",
+)
+@options.taxonomy_option
+@handled
+def serve_graders(host: str, port: int, token_env: str | None, taxonomy_path: Path) -> None:
+    """Serve graders over HTTP, as OpenAI does, until Ctrl-C.
+
+    POST /v1/fine_tuning/alpha/graders/run and .../validate take and return what OpenAI's do. POST /v1/rft/grade
+    grades many completions with one grader, or with the grader of a skill of the taxonomy. GET /healthz.
+
+    Graders that come over HTTP are not trusted: their Python runs in the sandbox, and they may not name addresses.
+    """
+    from rft_ilab.scaleout.server import is_loopback, make_app
+
+    token = os.environ.get(token_env) if token_env else None
+    if token_env and not token:
+        fail(f"environment variable {token_env} is not set or empty")
+    if token is None and not is_loopback(host):
+        fail(f"{host} can be reached by others: name a token with --token-env, or listen on 127.0.0.1")
+    try:
+        listener = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+    except OSError as error:
+        fail(f"cannot listen on {host}:{port}: {error.strerror or error}")
+
+    import uvicorn
+
+    where = f"[{host}]" if ":" in host else host
+    who = "with a token" if token else "this machine only"
+    click.echo(f"graders at http://{where}:{listener.getsockname()[1]} ({who}); stop with Ctrl-C", err=True)
+    uvicorn.Server(
+        uvicorn.Config(
+            make_app(token=token, taxonomy=taxonomy_path),
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            ws="none",
+            lifespan="off",
+            limit_concurrency=MAX_CONNECTIONS,
+            timeout_graceful_shutdown=5,
+        )
+    ).run(sockets=[listener])
