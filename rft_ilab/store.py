@@ -122,7 +122,10 @@ class Cache:
         self.path = path
         try:
             self._db = self._open()
-        except sqlite3.DatabaseError:
+        except sqlite3.DatabaseError as error:
+            # Another process that creates or locks the file at this moment is no reason to throw its work away.
+            if error.sqlite_errorcode & 0xFF not in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+                raise
             path.rename(path.with_suffix(f".corrupt-{time.time_ns()}"))
             self._db = self._open()
 

@@ -12,29 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from rft_ilab.errors import GraderError
-from rft_ilab.grading.checks.json_fields import JsonFieldsCheck
-from rft_ilab.grading.checks.label import LabelCheck
-from rft_ilab.grading.checks.number import NumberCheck
-from rft_ilab.grading.checks.string_check import StringCheck
 from rft_ilab.grading.multi import ROUNDING, MultiCheck
-from rft_ilab.grading.python import PythonCheck
+from rft_ilab.grading.registry import TEXT, arguments, family
 from rft_ilab.grading.sample import Check, Mark, Sample, Unanswered, ascii_safe
 from rft_ilab.types import Grade, Rollout, Skill, Task
 
 # What a check may raise on a sample besides GraderError; anything else is a bug and keeps its traceback.
 FAILURES = (GraderError, ArithmeticError, LookupError, RecursionError, TypeError, ValueError)
-# type -> (class, required keys, optional keys); each value is checked against its kind.
-TEXT, TEXTS, NUMBER, FLAG = "a text", "a list of texts", "a number", "true or false"
-CHECKS: Mapping[str, tuple[Callable[..., Any], Mapping[str, str], Mapping[str, str]]] = {
-    "string_check": (StringCheck, {"input": TEXT, "reference": TEXT, "operation": TEXT}, {}),
-    "label": (LabelCheck, {"input": TEXT, "reference": TEXT, "labels": TEXTS}, {}),
-    "number": (
-        NumberCheck,
-        {"input": TEXT, "reference": TEXT},
-        {"tolerance": NUMBER, "relative_tolerance": NUMBER},
-    ),
-    "json_fields": (JsonFieldsCheck, {"input": TEXT, "reference": TEXT}, {"fields": TEXTS, "partial": FLAG}),
-}
 
 
 class Each:
@@ -99,19 +83,22 @@ def build_grader(skill: Skill) -> SkillGrader:
     return grader_of(skill.grader, skill.grader_digest, skill.directory / "grader.json")
 
 
-def grader_of(config: Mapping[str, Any], digest: str, where: Path) -> SkillGrader:
-    """As :func:`build_grader`, for a grader that belongs to no skill (golden cases, HTTP)."""
+def grader_of(config: Mapping[str, Any], digest: str, where: Path, *, trusted: bool = True) -> SkillGrader:
+    """As :func:`build_grader`, for a grader that belongs to no skill (golden cases, HTTP).
+
+    One that is not ``trusted`` is refused (SandboxError) where its Python could not be caged.
+    """
     config = dict(config)
     threshold = config.pop("pass_threshold", 1.0)
     try:
         if isinstance(threshold, bool) or not isinstance(threshold, int | float) or not 0 < threshold <= 1:
             raise GraderError(f"pass_threshold {threshold!r}", fix="a number above 0, at most 1")
-        return SkillGrader(compile_check(config), float(threshold), digest)
+        return SkillGrader(compile_check(config, trusted=trusted), float(threshold), digest)
     except GraderError as error:
         raise GraderError(error.what, where=where, line=1, fix=error.fix or "see docs/graders.md") from error
 
 
-def compile_check(config: Any, *, nested: bool = False) -> Check:
+def compile_check(config: Any, *, nested: bool = False, trusted: bool = True) -> Check:
     """A grader object (``ref`` resolved) -> a check. Raises GraderError."""
     if not isinstance(config, Mapping):
         raise GraderError("a grader must be a JSON object")
@@ -119,16 +106,16 @@ def compile_check(config: Any, *, nested: bool = False) -> Check:
     if kind == "multi":
         if nested:
             raise GraderError("a multi grader inside a multi grader", fix="write one formula over all graders")
-        return _compile_multi(config)
+        return _compile_multi(config, trusted)
+    made = family(kind)
+    given = arguments(config, made.REQUIRED, made.OPTIONAL)
     if kind == "python":
-        return PythonCheck(**check_keys(config, {"source": TEXT}, {"image_tag": TEXT}))
-    if not isinstance(kind, str) or kind not in CHECKS:
-        raise GraderError(f"unknown grader type {kind!r}", fix=f"one of {', '.join(CHECKS)}, python, multi, ref")
-    make, required, optional = CHECKS[kind]
-    return Each(make(**check_keys(config, required, optional)))
+        given["trusted"] = trusted
+    check = made(**given)
+    return check if hasattr(check, "mark") else Each(check)
 
 
-def _compile_multi(config: Mapping[str, Any]) -> Check:
+def _compile_multi(config: Mapping[str, Any], trusted: bool) -> Check:
     graders = config.get("graders")
     if isinstance(graders, list):
         names = [g.get("name") if isinstance(g, Mapping) else None for g in graders]
@@ -137,38 +124,13 @@ def _compile_multi(config: Mapping[str, Any]) -> Check:
         graders = dict(zip(names, graders, strict=True))
     if not isinstance(graders, Mapping) or not graders:
         raise GraderError("multi grader has no graders", fix='write "graders": {"a": {...}, "b": {...}}')
-    arguments = check_keys({k: v for k, v in config.items() if k != "graders"}, {"calculate_output": TEXT}, {})
+    given = arguments({k: v for k, v in config.items() if k != "graders"}, {"calculate_output": TEXT}, {})
     checks = {}
     for name, sub in graders.items():
         if isinstance(sub, Mapping) and "pass_threshold" in sub:
             raise GraderError(f"grader {name!r} inside a multi grader has a pass_threshold", fix="put it outside")
         try:
-            checks[name] = compile_check(sub, nested=True)
+            checks[name] = compile_check(sub, nested=True, trusted=trusted)
         except GraderError as error:
             raise GraderError(f"grader {name!r}: {error.what}", fix=error.fix) from error
-    return MultiCheck(checks, arguments["calculate_output"])
-
-
-def check_keys(config: Mapping[str, Any], required: Mapping[str, str], optional: Mapping[str, str]) -> dict[str, Any]:
-    """The arguments of a grader object, each of the right kind. Raises GraderError."""
-    kind, known = config["type"], {**required, **optional}
-    arguments = {key: value for key, value in config.items() if key not in ("type", "name")}
-    if not isinstance(config.get("name", ""), str):
-        raise GraderError("name must be a text")
-    for key in required:
-        if key not in arguments:
-            raise GraderError(f"{kind} grader has no {key!r}")
-    for key, value in arguments.items():
-        if key not in known:
-            raise GraderError(f"unknown key {key!r} in a {kind} grader", fix=f"known: name, {', '.join(known)}")
-        if not _is_kind(value, known[key]):
-            raise GraderError(f"{key!r} of a {kind} grader must be {known[key]}")
-    return arguments
-
-
-def _is_kind(value: Any, kind: str) -> bool:
-    if kind == TEXTS:
-        return isinstance(value, list) and bool(value) and all(isinstance(text, str) for text in value)
-    if kind == NUMBER:
-        return isinstance(value, int | float) and not isinstance(value, bool)
-    return isinstance(value, bool if kind == FLAG else str)
+    return MultiCheck(checks, given["calculate_output"])

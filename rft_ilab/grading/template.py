@@ -17,6 +17,7 @@ from rft_ilab.skills.reading import canonical_json
 
 STEP = re.compile(r"\.?([^.\[\]{}\s\"']+)|\[(\d{1,9})\]")
 OUTPUTS = ("output_text", "output_json", "output_tools")
+NO_FIELD = "the task has no field"  # how that error begins; over HTTP it has a flag of its own
 
 FieldPath = tuple[str | int, ...]
 
@@ -78,7 +79,7 @@ def _item_field(sample: Sample, path: FieldPath, expression: str) -> Any:
     try:
         return _follow(sample.item, path[1:])
     except LookupError as error:
-        raise GraderError(f"the task has no field {expression}") from error
+        raise GraderError(f"{NO_FIELD} {expression}") from error
 
 
 def _output_field(sample: Sample, path: FieldPath, expression: str) -> Any:

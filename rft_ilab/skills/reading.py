@@ -56,10 +56,10 @@ def parse_json(text: str) -> Any:
     Traceback (most recent call last):
     ValueError: duplicate key 'a'
     """
+    if text.startswith("\ufeff"):
+        raise ValueError("starts with a byte order mark")
     try:
-        value = json.loads(
-            text, parse_constant=_no_constant, parse_float=_finite_float, object_pairs_hook=_no_duplicates
-        )
+        value = _STRICT.decode(text)
     except RecursionError as error:
         raise ValueError("nested too deeply") from error
     if text.count("[") + text.count("{") > MAX_JSON_DEPTH and _deeper_than(value, MAX_JSON_DEPTH):
@@ -87,6 +87,10 @@ def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return value
 
 
+# Made once: making a decoder costs more than decoding a short answer.
+_STRICT = json.JSONDecoder(parse_constant=_no_constant, parse_float=_finite_float, object_pairs_hook=_no_duplicates)
+
+
 def _deeper_than(value: Any, limit: int) -> bool:
     """Walk with an explicit stack: a recursive walk is what deep input is meant to break."""
     stack = [(value, 1)]
@@ -110,7 +114,11 @@ def canonical_json(value: Any) -> str:
     >>> canonical_json({"b": [1, 2], "a": "é"})
     '{"a": "é", "b": [1, 2]}'
     """
-    return json.dumps(value, sort_keys=True, ensure_ascii=False)
+    return _CANONICAL.encode(value)
+
+
+# Made once, as _STRICT is.
+_CANONICAL = json.JSONEncoder(sort_keys=True, ensure_ascii=False)
 
 
 class _StrictLoader(yaml.SafeLoader):

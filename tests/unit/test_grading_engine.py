@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from rft_ilab.errors import GraderError
-from rft_ilab.grading.engine import CHECKS, Each, SkillGrader, build_grader, is_score
+from rft_ilab.grading.engine import Each, SkillGrader, build_grader, is_score
+from rft_ilab.grading.registry import NAMES
 from rft_ilab.grading.sample import Mark, Sample
 from rft_ilab.types import UngradedError
 from tests.unit.taxonomies import LABEL_GRADER, make_rollout, make_skill, make_task
@@ -84,7 +85,7 @@ def test_a_rollout_of_another_task_is_a_bug_of_the_caller() -> None:
 @pytest.mark.parametrize(
     ("change", "what"),
     [
-        ({"type": "text_similarity"}, "unknown grader type 'text_similarity'"),
+        ({"type": "text_likeness"}, "unknown grader type 'text_likeness'"),
         ({"type": None}, "unknown grader type None"),
         ({"type": ["label"]}, "unknown grader type"),
         ({"labels": None}, "'labels' of a label grader must be a list of texts"),
@@ -113,9 +114,9 @@ def test_missing_keys_are_named(key: str) -> None:
 
 
 def test_every_example_of_the_documentation_builds() -> None:
-    text = (Path(__file__).parents[2] / "docs/graders.md").read_text(encoding="utf-8")
+    text = (Path(__file__).parents[2] / "docs/grader-types.md").read_text(encoding="utf-8")
     examples = [json.loads(block) for block in re.findall(r"```json\n(.*?)```", text, re.DOTALL)]
-    assert {example["type"] for example in examples} == {*CHECKS, "python", "multi", "ref"}
+    assert {example["type"] for example in examples} == set(NAMES)
     for example in examples:
         if example["type"] != "ref":
             build_grader(make_skill(example))

@@ -9,8 +9,10 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Sequence
+from typing import ClassVar
 
 from rft_ilab.errors import GraderError
+from rft_ilab.grading.registry import TEXT, TEXTS, Keys
 from rft_ilab.grading.sample import Mark, Sample, shown
 from rft_ilab.grading.template import Template
 
@@ -35,6 +37,9 @@ def _outer(character: str) -> bool:
 
 
 class LabelCheck:
+    REQUIRED: ClassVar[Keys] = {"input": TEXT, "reference": TEXT, "labels": TEXTS}
+    OPTIONAL: ClassVar[Keys] = {}
+
     def __init__(self, input: str, reference: str, labels: Sequence[str]) -> None:
         self._input, self._reference = Template(input), Template(reference)
         self._labels: dict[str, str] = {}

@@ -6,7 +6,10 @@ Texts are compared as they are, white space included, as OpenAI does.
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from rft_ilab.errors import GraderError
+from rft_ilab.grading.registry import TEXT, Keys
 from rft_ilab.grading.sample import Mark, Sample, shown
 from rft_ilab.grading.template import Template
 
@@ -14,6 +17,9 @@ OPERATIONS = ("eq", "ne", "neq", "like", "ilike")
 
 
 class StringCheck:
+    REQUIRED: ClassVar[Keys] = {"input": TEXT, "reference": TEXT, "operation": TEXT}
+    OPTIONAL: ClassVar[Keys] = {}
+
     def __init__(self, input: str, reference: str, operation: str) -> None:
         if operation not in OPERATIONS:
             raise GraderError(f"unknown operation {operation!r}", fix=f"one of {', '.join(OPERATIONS)}")
