@@ -102,6 +102,18 @@ lint: $(CONFIG) ## ruff, mypy and `ilab taxonomy lint`
 bench-help: $(STAMP) ## what the plugin adds to the time of `ilab --help`
 	$(ISOLATED) .venv/bin/python tools/bench_help.py
 
+.PHONY: bench-grading
+bench-grading: $(STAMP) ## how fast graders are, and what the cage costs (about a minute)
+	$(ISOLATED) .venv/bin/python tools/bench_grading.py
+
+.PHONY: soak-grading
+soak-grading: $(STAMP) ## ten minutes of grading with 1 % hostile samples
+	$(ISOLATED) .venv/bin/python tools/soak_grading.py
+
+.PHONY: fuzz-grading
+fuzz-grading: $(STAMP) ## ten million strings against every built-in grader (about ten minutes)
+	$(ISOLATED) .venv/bin/python tools/fuzz_graders.py --strings 10_000_000
+
 .PHONY: install
 install: $(CONFIG) ## the virtual environment and ilab's configuration, nothing else
 
