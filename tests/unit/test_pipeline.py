@@ -225,7 +225,7 @@ def test_a_grader_that_can_be_cheated_trains_nothing(make: Callable[..., Request
     with pytest.raises(SkillError, match="can be cheated") as caught:
         Workspace(request).start_run()
     assert "ilab rft grader-test area/target" in str(caught.value)
-    findings = dict.fromkeys(("other-reference", "mutant-label", "mutant-other"), "on purpose")
+    findings = dict.fromkeys(("constant", "other-reference", "mutant-label", "mutant-other"), "on purpose")
     (leaf / "grader.waivers.json").write_text(json.dumps(findings))
     with pytest.raises(RunError, match="other settings"):
         Workspace(request).start_run()  # past the proof; the fixture's run has another identity

@@ -108,10 +108,10 @@ def _literal(node: ast.expr, depth: int) -> Any:
     match node:
         case ast.Constant(value=None | bool() | str() as value):
             return value
-        case ast.Constant(value=int() | float() as value) if math.isfinite(value):
+        case ast.Constant(value=int() | float() as value) if _is_finite(value):
             return value
         case ast.UnaryOp(op=ast.USub() | ast.UAdd(), operand=ast.Constant(value=int() | float() as value)) if (
-            math.isfinite(value) and not isinstance(value, bool)
+            _is_finite(value) and not isinstance(value, bool)
         ):
             return -value if isinstance(node.op, ast.USub) else value
         case ast.List(elts=items) | ast.Tuple(elts=items):
@@ -122,3 +122,8 @@ def _literal(node: ast.expr, depth: int) -> Any:
                 raise ValueError("a dictionary whose keys are not different texts")
             return {str(name): _literal(value, depth + 1) for name, value in zip(names, values, strict=True)}
     raise ValueError("an argument that is no literal")
+
+
+def _is_finite(value: float) -> bool:
+    """``math.isfinite`` fails on integers that no float holds; those are finite."""
+    return isinstance(value, int) or math.isfinite(value)

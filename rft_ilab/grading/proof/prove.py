@@ -117,7 +117,7 @@ def prove(
     probes = probes_of(form)
     fired = fire(grader, probes, cases, waivers, effort)
     results = judge(probes, fired, waivers, tasks_file, effort.hints) + run_rules(
-        grader, probes, cases, fired, waivers, tasks_file, effort
+        grader, probes, cases, fired, waivers, tasks_file, effort, form
     )
     waived = {name.removeprefix(MUTANT): reason for name, reason in waivers.items() if name.startswith(MUTANT)}
     # Such a grader sees no negation; the probe "negated" says so, as a hint.

@@ -23,11 +23,14 @@ from rft_ilab.grading.sample import shown
 SECONDS = 10.0  # the sandbox waits 5 s, for a Python grader or for a program that is the answer
 SEPARATION = 0.5
 TIMING_BUDGET = 5.0
+# An answer that passes this share of the tasks whose reference is another one is a door, not a coincidence.
+CONSTANT_SHARE, CONSTANTS = 0.5, 16
 
 #: name -> what it expects, for the table
 RULES: Mapping[str, str] = {
     "in-time": f"{SECONDS:g} s",
     "separation": f">= {SEPARATION:g}",
+    "constant": f"<= {CONSTANT_SHARE:g}",
     "repeat": "same",
     "missing-field": "error",
 }
@@ -41,12 +44,14 @@ def run_rules(
     waived: Mapping[str, str],
     file: Path,
     effort: Effort,
+    form: bool = False,
 ) -> list[Result]:
-    """One row for each rule."""
+    """One row for each rule. ``form``: the grader checks a form and knows no right answer, so one text may do."""
     narrow = spread(cases, effort.narrow)
     rules: dict[str, Callable[[], Result]] = {
         "in-time": lambda: _in_time(grader, probes, fired, file),
         "separation": lambda: _separation(probes, fired, file),
+        "constant": lambda: _constant(grader, () if form else cases, file, max(4, effort.narrow)),
         "repeat": lambda: _repeat(grader, narrow, file, effort.rounds),
         "missing-field": lambda: _missing_field(grader, narrow, file),
     }
@@ -95,6 +100,23 @@ def _separation(probes: Sequence[Probe], fired: Fired, file: Path) -> Result:
     message = f"references earn only {gap:.2f} more than {len(low)} answers that know nothing"
     found = _error(message, file, gold[0].case.line, "let the score depend on what is right")
     return _row("separation", found, texts=len(gold) + len(low), score=gap)
+
+
+def _constant(grader: SkillGrader, cases: Sequence[Case], file: Path, breadth: int) -> Result:
+    """One answer for everything: each label, and references of a few tasks, on tasks that ask for something else."""
+    answers = list(dict.fromkeys([*(label for case in cases[:1] for label in case.labels), *(c.gold for c in cases)]))
+    others = {text: [case for case in cases if case.gold.strip() != text.strip()] for text in answers[:CONSTANTS]}
+    pairs = [(case, text) for text, rest in others.items() if len(rest) > 3 for case in spread(rest, breadth)]
+    passed: dict[str, list[Shot]] = {}
+    for shot in shoot(grader, pairs):
+        passed.setdefault(shot.text, []).append(shot)
+    for text, shots in passed.items():
+        right = [shot for shot in shots if shot.grade.passed]
+        if len(right) > CONSTANT_SHARE * len(shots):
+            message = f"{shown(text)} passes {len(right)} of {len(shots)} tasks that have another reference"
+            found = _error(message, file, right[0].case.line, "no answer may be right for every task")
+            return _row("constant", found, tasks=len(cases), text=text)
+    return _row("constant", tasks=len(cases), texts=len(pairs), outcome="ok" if pairs else "n/a")
 
 
 def _repeat(grader: SkillGrader, cases: Sequence[Case], file: Path, rounds: int) -> Result:
