@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from rft_ilab.skills.reading import parse_json
 
@@ -46,9 +45,11 @@ class Sample:
         return {"output_text": self.text, "output_json": parsed, "output_tools": []}
 
 
-@dataclass(frozen=True, slots=True)
-class Mark:
-    """A score in [0, 1], or an error; ``answer`` is what was extracted, ``reason`` is for people."""
+class Mark(NamedTuple):
+    """A score in [0, 1], or an error; ``answer`` is what was extracted, ``reason`` is for people.
+
+    A named tuple and not a frozen dataclass: one is made for every grade, and it is made in half the time.
+    """
 
     score: float | None
     answer: str | None = None
@@ -77,4 +78,4 @@ def shown(text: str, limit: int = SHOWN) -> str:
 
 def ascii_safe(text: str) -> str:
     """The text with halves of characters escaped, so that it can be written as UTF-8."""
-    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode("utf-8")

@@ -13,6 +13,7 @@ Not covered: order, how often an item occurs, ``and`` between the last two items
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import Any, ClassVar
 
 from rft_ilab.grading.registry import FLAG, TEXT, Keys
@@ -59,11 +60,13 @@ class SetF1Check:
 
     def __init__(self, input: str, reference: str, exact: bool = False) -> None:
         self._input, self._reference, self._exact = Template(input), Template(reference), exact
+        # All rollouts of a group share their reference.
+        self._wanted = lru_cache(maxsize=1024)(items)
 
     def mark_one(self, sample: Sample) -> Mark:
         reference = self._reference.render(sample)
         try:
-            wanted = items(reference)
+            wanted = self._wanted(reference)
         except ValueError as error:
             return Mark.failed(f"the reference {shown(reference)} is no list: {error}")
         if not wanted and reference.strip() != "[]":
