@@ -18,6 +18,7 @@ A run directory is the interface between stages (and the only one)::
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import resource
@@ -120,14 +121,18 @@ class Cache:
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self.path = path
-        try:
-            self._db = self._open()
-        except sqlite3.DatabaseError as error:
-            # Another process that creates or locks the file at this moment is no reason to throw its work away.
-            if error.sqlite_errorcode & 0xFF not in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
-                raise
-            path.rename(path.with_suffix(f".corrupt-{time.time_ns()}"))
-            self._db = self._open()
+        # SQLite does not wait where two turn the journal of a new file to WAL: one at a time. It also keeps two that
+        # find the same file broken from setting aside each other's new one.
+        with path.with_name(f"{path.name}.lock").open("ab") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            try:
+                self._db = self._open()
+            except sqlite3.DatabaseError as error:
+                # A file that somebody has locked is no reason to throw their work away.
+                if error.sqlite_errorcode & 0xFF not in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+                    raise
+                path.rename(path.with_suffix(f".corrupt-{time.time_ns()}"))
+                self._db = self._open()
 
     def _open(self) -> sqlite3.Connection:
         db = sqlite3.connect(self.path, timeout=60, isolation_level=None)

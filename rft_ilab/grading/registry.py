@@ -6,7 +6,7 @@ says itself which keys it takes: ``REQUIRED`` and ``OPTIONAL`` map a key to the 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import Any
 
@@ -78,23 +78,22 @@ def arguments(config: Mapping[str, Any], required: Keys, optional: Keys) -> dict
     for key, value in given.items():
         if key not in known:
             raise GraderError(f"unknown key {key!r} in a {kind} grader", fix=f"known: name, {', '.join(known)}")
-        if not _is_kind(value, known[key]):
+        if not _IS[known[key]](value):
             raise GraderError(f"{key!r} of a {kind} grader must be {known[key]}")
     return given
 
 
-def _is_kind(value: Any, kind: str) -> bool:
-    match kind:
-        case "a list of texts":
-            return isinstance(value, list) and bool(value) and all(isinstance(text, str) for text in value)
-        case "a number":
-            return isinstance(value, int | float) and not isinstance(value, bool)
-        case "a whole number":
-            return isinstance(value, int) and not isinstance(value, bool)
-        case "a list of messages":
-            return isinstance(value, list) and bool(value) and all(isinstance(turn, dict) for turn in value)
-        case "an object":
-            return isinstance(value, dict)
-        case "any JSON value":
-            return True
-    return isinstance(value, bool if kind == FLAG else str)
+def _list_of(kind: type) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, list) and bool(value) and all(isinstance(each, kind) for each in value)
+
+
+_IS: Mapping[str, Callable[[Any], bool]] = {
+    TEXT: lambda value: isinstance(value, str),
+    TEXTS: _list_of(str),
+    NUMBER: lambda value: isinstance(value, int | float) and not isinstance(value, bool),
+    INTEGER: lambda value: isinstance(value, int) and not isinstance(value, bool),
+    FLAG: lambda value: isinstance(value, bool),
+    OBJECT: lambda value: isinstance(value, dict),
+    ANY: lambda value: True,
+    MESSAGES: _list_of(dict),
+}

@@ -44,7 +44,6 @@ TOO_LONG = re.compile(
 )
 
 T = TypeVar("T")
-_OPENING = threading.Lock()
 
 
 class RemoteError(Exception):
@@ -87,8 +86,7 @@ class Remote:
 
     @functools.cached_property
     def _cache(self) -> Cache:
-        with _OPENING:  # two threads that create the file at once would each take the other's for a broken one
-            return Cache(user_directory("cache") / "judges.sqlite")
+        return Cache(user_directory("cache") / "judges.sqlite")
 
     def kept(self, key: str) -> Any | None:
         """What :meth:`keep` was given for this key, in this process or an earlier one."""

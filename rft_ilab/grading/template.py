@@ -39,9 +39,13 @@ class Template:
             position = end + 2
         if position < len(text):
             self._parts.append(text[position:])
+        first = self._parts[0] if len(self._parts) == 1 else ""
+        self._only = None if isinstance(first, str) else first
 
     def render(self, sample: Sample) -> str:
         """The filled text. Raises GraderError (item lacks a field) or Unanswered (output lacks one)."""
+        if self._only is not None:  # nearly every template is one field and nothing else
+            return self._only(sample)
         return "".join([part if isinstance(part, str) else part(sample) for part in self._parts])
 
 
@@ -66,7 +70,8 @@ def parse_path(expression: str, template: str) -> FieldPath:
 def _getter(expression: str, template: str) -> Callable[[Sample], str]:
     path = parse_path(expression, template)
     if path[:1] == ("item",) and len(path) > 1:
-        return lambda sample: _text(_item_field(sample, path, expression))
+        steps = path[1:]
+        return lambda sample: _text(_item_field(sample, steps, expression))
     if path == ("sample", "output_text"):
         return lambda sample: sample.text
     if path[:1] == ("sample",) and len(path) > 1 and path[1] in OUTPUTS[1:]:
@@ -75,9 +80,9 @@ def _getter(expression: str, template: str) -> Callable[[Sample], str]:
     raise GraderError(f"unknown name {expression!r} in template {template!r}", fix=known)
 
 
-def _item_field(sample: Sample, path: FieldPath, expression: str) -> Any:
+def _item_field(sample: Sample, steps: FieldPath, expression: str) -> Any:
     try:
-        return _follow(sample.item, path[1:])
+        return _follow(sample.item, steps)
     except LookupError as error:
         raise GraderError(f"{NO_FIELD} {expression}") from error
 
@@ -93,7 +98,7 @@ def _output_field(sample: Sample, path: FieldPath, expression: str) -> Any:
 def _follow(value: Any, path: FieldPath) -> Any:
     for step in path:
         if isinstance(step, str):
-            if not isinstance(value, Mapping):
+            if not isinstance(value, dict | Mapping):  # dict first: asking an abstract class costs as much as a lookup
                 raise LookupError(step)
             value = value[step]
         elif isinstance(value, list | tuple):

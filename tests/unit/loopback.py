@@ -1,4 +1,4 @@
-"""An ASGI application on a free port of this machine, and a fake OpenAI server to stand behind it."""
+"""An ASGI application on a free port of this machine, a fake OpenAI server to stand behind it, graders to send."""
 
 from __future__ import annotations
 
@@ -15,6 +15,16 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
+
+EXACT: dict[str, Any] = {
+    "type": "string_check",
+    "name": "exact",
+    "input": "{{sample.output_text}}",
+    "reference": "{{item.reference}}",
+    "operation": "eq",
+}
+PYTHON: dict[str, Any] = {"type": "python", "name": "short"}
+PYTHON["source"] = "def grade(sample, item):\n    return 1.0 if len(sample['output_text']) < item['limit'] else 0.25\n"
 
 
 @contextlib.contextmanager

@@ -22,18 +22,8 @@ from click.testing import CliRunner
 
 from rft_ilab.scaleout import answers, server
 from rft_ilab.scaleout.server import PREFIX, make_app
-from tests.unit.loopback import serving
+from tests.unit.loopback import EXACT, PYTHON, serving
 from tests.unit.taxonomies import LABEL_GRADER, write_skill
-
-EXACT: dict[str, Any] = {
-    "type": "string_check",
-    "name": "exact",
-    "input": "{{sample.output_text}}",
-    "reference": "{{item.reference}}",
-    "operation": "eq",
-}
-PYTHON: dict[str, Any] = {"type": "python", "name": "short"}
-PYTHON["source"] = "def grade(sample, item):\n    return 1.0 if len(sample['output_text']) < item['limit'] else 0.25\n"
 
 
 @pytest.fixture(scope="module")

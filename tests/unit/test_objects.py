@@ -6,6 +6,8 @@ import json
 import multiprocessing
 import os
 import stat
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -128,6 +130,22 @@ def test_cache_takes_two_writers(tmp_path: Path) -> None:
         worker.join()
     assert [w.exitcode for w in workers] == [0, 0]
     assert all(Cache(path).get(f"k{i}") == i for i in range(150))
+
+
+@pytest.mark.parametrize("content", [None, b"not a database, but long enough to look like one" * 40])
+def test_a_cache_that_many_open_at_once_is_made_once(tmp_path: Path, content: bytes | None) -> None:
+    def use(path: Path, name: int) -> None:
+        together.wait()
+        Cache(path).put([(f"k{name}", name)])
+
+    for turn in range(20):
+        path, together = tmp_path / f"{turn}.sqlite", threading.Barrier(8)
+        if content:
+            path.write_bytes(content)
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(use, [path] * 8, range(8)))
+        assert [Cache(path).get(f"k{name}") for name in range(8)] == list(range(8))
+        assert len(list(tmp_path.glob(f"{turn}.corrupt-*"))) == bool(content)
 
 
 def test_a_run_is_resumed_only_with_its_own_settings(tmp_path: Path) -> None:

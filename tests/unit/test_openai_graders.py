@@ -14,17 +14,8 @@ from openai.types.fine_tuning.alpha import GraderRunResponse
 from rft_ilab.errors import SandboxError
 from rft_ilab.grading import remote
 from rft_ilab.scaleout.server import make_app
-from tests.unit.loopback import FakeOpenAI, failure, serving, verdict
+from tests.unit.loopback import EXACT, PYTHON, FakeOpenAI, failure, serving, verdict
 
-EXACT: dict[str, Any] = {
-    "type": "string_check",
-    "name": "exact",
-    "input": "{{sample.output_text}}",
-    "reference": "{{item.reference}}",
-    "operation": "eq",
-}
-PYTHON: dict[str, Any] = {"type": "python", "name": "short"}
-PYTHON["source"] = "def grade(sample, item):\n    return 1.0 if len(sample['output_text']) < item['limit'] else 0.25\n"
 JUDGE: dict[str, Any] = {
     "type": "score_model",
     "name": "judge",

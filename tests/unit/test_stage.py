@@ -213,6 +213,27 @@ def test_selection_scales_down_before_it_gives_up(
     assert json.dumps([t.as_dict() for t in tried])
 
 
+@pytest.mark.parametrize(("rival", "expected"), [(0.86, "sft"), (0.80, "step-10")])
+def test_forgetting_less_decides_between_close_checkpoints_only(rival: float, expected: str, tmp_path: Path) -> None:
+    from rft_ilab.rl.checkpoint import save_adapter
+
+    engine = FakeEngine()
+    candidates = [Candidate("base", None, 0.1, 0.1, 0.1)]
+    for name, score in (("sft", rival), ("step-10", 0.9)):
+        save_adapter(engine.adapter(), tmp_path / f"{name}.safetensors")
+        candidates.append(Candidate(name, f"{name}.safetensors", score, score, score))
+    chosen, _ = select(
+        engine,  # type: ignore[arg-type]
+        candidates,
+        tmp_path,
+        lambda policy: (0.85, 0.85, 0.85),
+        lambda policy: {"other": 0.9 if "sft" in str(policy) else 0.88},  # only the rival loses nothing
+        {"other": 0.9},
+        {"other": 0.05},
+    )
+    assert chosen.name == expected
+
+
 def test_gguf_names_and_rows_round_trip() -> None:
     import numpy as np
 

@@ -97,7 +97,7 @@ def _value(match: re.Match[str], percent: str) -> Fraction | None:
         value /= int(over)
     if percents and percent == "fraction":
         value /= 100
-    if abs(value) > LARGEST:
+    if (exponent or len(whole) > 308) and abs(value) > LARGEST:  # fewer digits cannot be out of range
         return None
     return -value if sign in ("-", "\u2212") else value
 
@@ -139,7 +139,7 @@ class NumberCheck:
         reference = self._reference.render(sample)
         if (wanted := self._wanted(reference)) is None:
             return Mark.failed(f"the reference {shown(reference)} has no number")
-        expected, goal, slack = wanted
+        expected, lowest, highest = wanted
         answer = self._input.render(sample)
         found = self._find(answer, self._percent)
         if found is None:
@@ -148,13 +148,15 @@ class NumberCheck:
         text, value = found
         if value is None:
             return Mark(0.0, text[:40], f"{text[:40]} is out of range; expected {expected}")
-        if value == goal or abs(value - goal) <= slack:
+        if lowest <= value <= highest:
             return Mark(1.0, text[:40], "right")
         return Mark(0.0, text[:40], f"{text[:40]}, expected {expected}")
 
     def _read_reference(self, reference: str) -> tuple[str, Fraction, Fraction] | None:
-        """The reference as (its text, its value, how far off an answer may be), or None."""
+        """The reference as (its text, the least and the greatest right value), or None."""
         found = last_number(reference, self._percent)
         if found is None or found[1] is None:
             return None
-        return found[0], found[1], self._absolute + self._relative * abs(found[1])
+        text, goal = found
+        slack = self._absolute + self._relative * abs(goal)
+        return text, goal - slack, goal + slack
