@@ -155,8 +155,10 @@ class NumberCheck:
     def _read_reference(self, reference: str) -> tuple[str, Fraction, Fraction] | None:
         """The reference as (its text, the least and the greatest right value), or None."""
         found = last_number(reference, self._percent)
-        if found is None or found[1] is None:
+        if found is None:
             return None
         text, goal = found
+        if goal is None:
+            return None
         slack = self._absolute + self._relative * abs(goal)
         return text, goal - slack, goal + slack
