@@ -111,7 +111,7 @@ soak-grading: $(STAMP) ## ten minutes of grading with 1 % hostile samples
 	$(ISOLATED) .venv/bin/python tools/soak_grading.py
 
 .PHONY: fuzz-grading
-fuzz-grading: $(STAMP) ## ten million strings against every built-in grader (about ten minutes)
+fuzz-grading: $(STAMP) ## ten million strings against every built-in grader (about half an hour)
 	$(ISOLATED) .venv/bin/python tools/fuzz_graders.py --strings 10_000_000
 
 .PHONY: install

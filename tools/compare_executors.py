@@ -1,4 +1,4 @@
-"""The corpus of ``tests/cage`` against other ways to run Python: ``python tools/compare_executors.py`` prints a table.
+"""The corpus of ``tests/cage`` against other ways to run Python: ``python -m tools.compare_executors`` prints a table.
 
 Compared are ``exec()`` in the asking process (here: a throw-away one, under an alarm), a subprocess with limits on its
 resources and an empty environment, and the cage. Attacks that would stop this machine's other work are left out
