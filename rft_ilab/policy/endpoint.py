@@ -1,78 +1,251 @@
-"""Any OpenAI-compatible server as a policy: asynchronous, bounded, patient with 429 and 5xx.
+"""Any OpenAI-compatible server as a policy: bounded, patient, and no answer is paid for twice.
 
-What is not covered yet: several servers with failover.
+Calls run in windows of ``WINDOW`` x concurrency, so memory does not grow with the number of prompts. An answer is
+written to the cache the moment it arrives: a killed process loses the calls in flight, at most ``concurrency``.
+
+Not covered: several servers with failover, a bound over samplings that run at the same time (in several threads), and
+streaming, so a server must answer, or send white space, before ``timeout_s`` of silence.
 """
 
 from __future__ import annotations
 
 import asyncio
+import itertools
+import json
 import os
-from collections.abc import Iterator, Sequence
+import re
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+from rft_ilab.client import Client, Patience, RemoteError, plain_url, said
 from rft_ilab.errors import PolicyError
-from rft_ilab.types import Prompt, Rollout, Sampling
+from rft_ilab.store import Cache
+from rft_ilab.types import Prompt, Rollout, Sampling, digest
 
-CONCURRENCY = 16
-CHUNK = 64
+WINDOW = 8
 RETRIES = 6
-TIMEOUT_S = 120.0
+BACKOFF_S = 0.5
+MAX_BACKOFF_S = 60.0
+# A server that sends white space while it thinks is alive, but not for ever.
+CALL_TIMEOUTS = 10
+
+
+@dataclass(slots=True)
+class Usage:
+    """What sampling cost so far. Tokens are those that the server counts (its ``usage``), 0 if it does not.
+
+    ``calls`` were answered, ``retries`` are further tries, ``cached`` answers cost nothing; ``seconds`` is the time
+    spent waiting for the server.
+    """
+
+    calls: int = 0
+    retries: int = 0
+    cached: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    seconds: float = 0.0
 
 
 class EndpointPolicy:
-    """Chat completions of one model behind ``url`` (ends in ``/v1``); the key is ``OPENAI_API_KEY``."""
+    """Chat completions of one model behind ``url`` (ends in ``/v1``); the key is ``OPENAI_API_KEY``.
 
-    def __init__(self, url: str, model: str | None = None) -> None:
-        from openai import OpenAI, OpenAIError
+    ``model`` None is the first that the server lists. At most ``concurrency`` calls are in flight; one that hears
+    nothing for ``timeout_s`` seconds is tried again. Answers in ``cache`` are not asked again.
+    Raises PolicyError if no model is there or an argument is of no use.
+    """
 
-        self.url = url.rstrip("/")
-        self._key = os.environ.get("OPENAI_API_KEY") or "none"
-        if model is None:
-            try:
-                with OpenAI(base_url=self.url, api_key=self._key, timeout=30, max_retries=1) as client:
-                    model = next(iter(client.models.list())).id
-            except (OpenAIError, StopIteration) as error:
-                raise PolicyError(
-                    f"no model answers there: {error or 'empty list'}", where=self.url, fix="is the URL right (.../v1)?"
-                ) from error
-        self.model = model
-        self.id = f"endpoint:{self.url}:{model}"
+    def __init__(
+        self,
+        url: str,
+        model: str | None = None,
+        *,
+        cache: Cache | None = None,
+        concurrency: int = 16,
+        timeout_s: float = 120.0,
+    ) -> None:
+        if concurrency < 1 or not timeout_s > 0:
+            raise PolicyError(f"concurrency {concurrency} and timeout {timeout_s} s must be above 0", where=url)
+        try:
+            self.url = plain_url(url)
+        except ValueError as error:
+            raise PolicyError(f"the URL {error}", where=url, fix="write http(s)://host/v1, without password") from error
+        self._headers = _key()
+        self._cache = cache
+        self._concurrency = concurrency
+        self._timeout_s = timeout_s
+        self._lock = threading.Lock()
+        self.usage = Usage()
+        self.model = model or self._first_model()
+        self.id = f"endpoint:{self.url}:{self.model}"
 
     def sample(self, prompts: Sequence[Prompt], n: int, sampling: Sampling) -> Iterator[Rollout]:
-        """``n`` rollouts of every prompt, in order, yielded in chunks so that callers can save as they go.
+        """``n`` rollouts of every prompt, in order of prompt and index whatever the order of arrival.
 
-        Raises PolicyError when a call still fails after retries with back-off.
+        Prompts with the same messages get the same answers. Raises PolicyError when a call still fails after retries;
+        with a cache, what was answered until then is not asked again.
         """
-        for start in range(0, len(prompts), CHUNK):
-            yield from asyncio.run(self._sample_chunk(prompts[start : start + CHUNK], n, sampling))
+        # A connection to SQLite belongs to its thread, and callers sample in several.
+        cache = Cache(self._cache.path) if self._cache else None
+        calls = ((prompt, index) for prompt in prompts for index in range(n))
+        while window := list(itertools.islice(calls, WINDOW * self._concurrency)):
+            keys = [self._call_key(prompt, index, sampling) for prompt, index in window]
+            answers = {key: kept for key in keys if (kept := cache.get(key)) is not None} if cache else {}
+            with self._lock:
+                self.usage.cached += sum(key in answers for key in keys)
+            missing = {key: call for key, call in zip(keys, window, strict=True) if key not in answers}
+            if missing:
+                asyncio.run(self._answer(missing, sampling, answers, cache))
+            for key, (prompt, index) in zip(keys, window, strict=True):
+                text, stop = answers[key]
+                yield Rollout(task_id=prompt.task_id, index=index, policy_id=self.id, completion=text, stop=stop)
 
-    async def _sample_chunk(self, prompts: Sequence[Prompt], n: int, sampling: Sampling) -> list[Rollout]:
-        from openai import AsyncOpenAI, OpenAIError
+    async def _answer(
+        self, calls: Mapping[str, tuple[Prompt, int]], sampling: Sampling, answers: dict[str, Any], cache: Cache | None
+    ) -> None:
+        """Fill ``answers`` for every key of ``calls``. After a failure no call is begun; those in flight may end."""
+        waiting = iter(calls.items())
+        used = Usage()
+        started = time.monotonic()
 
-        gate = asyncio.Semaphore(CONCURRENCY)
-        options = {"base_url": self.url, "api_key": self._key, "max_retries": RETRIES, "timeout": TIMEOUT_S}
-        async with AsyncOpenAI(**options) as client:  # type: ignore[arg-type]
-            calls = [self._one(client, gate, p, k, sampling) for p in prompts for k in range(n)]
+        async def work(client: Client) -> None:
+            for key, (prompt, index) in waiting:
+                body = self._body(prompt, index, sampling)
+                got = await client.ask(f"{self.url}/chat/completions", body, self._headers, read_completion)
+                if cache:
+                    cache.put([(key, [got.text, got.stop])])
+                answers[key] = (got.text, got.stop)
+                used.calls += 1
+                used.prompt_tokens += got.prompt_tokens
+                used.completion_tokens += got.completion_tokens
+
+        async with Client(self._patience()) as client:
+            workers = [asyncio.ensure_future(work(client)) for _ in range(min(self._concurrency, len(calls)))]
             try:
-                return list(await asyncio.gather(*calls))
-            except OpenAIError as error:
-                raise PolicyError(f"sampling failed after {RETRIES} retries: {error}", where=self.url) from error
+                _, pending = await asyncio.wait(workers, return_when=asyncio.FIRST_EXCEPTION)
+                if pending:
+                    for _ in waiting:
+                        pass
+                    await asyncio.wait(pending, timeout=self._timeout_s)
+            finally:
+                ended = [worker for worker in workers if worker.done()]
+                for worker in workers:
+                    worker.cancel()
+                await asyncio.gather(*workers, return_exceptions=True)
+                used.seconds, used.retries = time.monotonic() - started, client.retries
+                self._spend(used)
+        for error in [worker.exception() for worker in ended]:
+            if isinstance(error, RemoteError):
+                tries = f" after {error.tries} tries" if error.tries > 1 else ""
+                fix = "what was answered is kept: start the same command again" if cache else ""
+                raise PolicyError(f"sampling failed{tries}: {error}", where=self.url, fix=fix) from error
+            if error is not None:
+                raise error
 
-    async def _one(self, client: Any, gate: asyncio.Semaphore, prompt: Prompt, index: int, s: Sampling) -> Rollout:
-        async with gate:
-            answer = await client.chat.completions.create(
-                model=self.model,
-                messages=[m.as_dict() for m in prompt.messages],
-                temperature=s.temperature,
-                max_tokens=s.max_tokens,
-                # Distinct per rollout: a server that honours seeds would otherwise answer n times the same.
-                seed=s.seed * 1_000_003 + index,
-            )
-        choice = answer.choices[0]
-        return Rollout(
-            task_id=prompt.task_id,
-            index=index,
-            policy_id=self.id,
-            completion=choice.message.content or "",
-            stop="length" if choice.finish_reason == "length" else "eos",
+    def _patience(self) -> Patience:
+        return Patience(
+            concurrency=self._concurrency,
+            retries=RETRIES,
+            backoff_s=BACKOFF_S,
+            max_backoff_s=MAX_BACKOFF_S,
+            timeout_s=self._timeout_s,
+            call_s=CALL_TIMEOUTS * self._timeout_s,
+            deadline_s=None,
+            retry_unreadable=True,
         )
+
+    def _body(self, prompt: Prompt, index: int, s: Sampling) -> dict[str, Any]:
+        return {
+            "model": self.model,
+            "messages": [m.as_dict() for m in prompt.messages],
+            "temperature": s.temperature,
+            "max_tokens": s.max_tokens,
+            # Distinct per rollout: a server that honours seeds would otherwise answer n times the same.
+            "seed": s.seed * 1_000_003 + index,
+        }
+
+    def _call_key(self, prompt: Prompt, index: int, sampling: Sampling) -> str:
+        return digest(["chat", self.id, self._body(prompt, index, sampling), index])
+
+    def _spend(self, used: Usage) -> None:
+        with self._lock:
+            for name in Usage.__slots__:
+                setattr(self.usage, name, getattr(self.usage, name) + getattr(used, name))
+
+    def _first_model(self) -> str:
+        async def ask() -> str:
+            patience = Patience(retries=min(RETRIES, 1), timeout_s=min(30.0, self._timeout_s), retry_unreadable=True)
+            async with Client(patience) as client:
+                return await client.ask(f"{self.url}/models", None, self._headers, _read_model)
+
+        try:
+            return asyncio.run(ask())
+        except RemoteError as error:
+            raise PolicyError(
+                f"no model answers there: {error}", where=self.url, fix="is the URL right (.../v1)?"
+            ) from error
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """The part of a chat completion that counts."""
+
+    text: str
+    stop: str
+    prompt_tokens: int
+    completion_tokens: int
+
+
+def read_completion(text: str) -> Completion:
+    """A chat completion out of the body of an answer. Raises ValueError with one line if it is none.
+
+    No content (a refusal, a call of a tool) is an empty text; half a character becomes U+FFFD, since no file and no
+    cache can hold it.
+    """
+    answer = _object(text)
+    try:
+        choice = answer["choices"][0]
+        content = choice["message"].get("content")
+        finish = choice.get("finish_reason")
+    except (LookupError, TypeError, AttributeError) as error:
+        raise ValueError(f"the answer is not a chat completion{said(text)}") from error
+    if not isinstance(content, str | None):
+        raise ValueError("the content of the answer is not a text")
+    spent = answer.get("usage")
+    usage = spent if isinstance(spent, dict) else {}
+    return Completion(
+        text=(content or "").encode("utf-16", "surrogatepass").decode("utf-16", "replace"),
+        stop="length" if finish == "length" else "eos",
+        prompt_tokens=_count(usage.get("prompt_tokens")),
+        completion_tokens=_count(usage.get("completion_tokens")),
+    )
+
+
+def _read_model(text: str) -> str:
+    try:
+        return str(_object(text)["data"][0]["id"])
+    except (LookupError, TypeError) as error:
+        raise ValueError(f"it lists no model{said(text)}") from error
+
+
+def _object(text: str) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"the answer is not JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise ValueError("the answer is not a JSON object")
+    return value
+
+
+def _count(value: Any) -> int:
+    return value if type(value) is int and value >= 0 else 0
+
+
+def _key() -> dict[str, str]:
+    key = os.environ.get("OPENAI_API_KEY", "").strip()
+    if not re.fullmatch(r"[\x21-\x7e]*", key):
+        raise PolicyError("OPENAI_API_KEY is not printable ASCII", fix="set it to the key alone")
+    return {"authorization": f"Bearer {key}"} if key else {}
