@@ -213,3 +213,36 @@ def test_lint_loads_neither_torch_nor_instructlab(tmp_path: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_generator_is_tried_in_the_sandbox(tmp_path: Path) -> None:
+    source = """
+import itertools
+import random
+def tasks(seed):
+    yield {"messages": [{"role": "user", "content": "Is it red?"}], "reference": "YES"}
+    yield {"messages": [{"role": "user", "content": "Is it blue?"}], "reference": "PERHAPS"}
+    yield {"messages": [{"role": "user", "content": "Is it green?"}]}
+"""
+    leaf = write_skill(tmp_path)
+    assert lint_taxonomy(tmp_path, Settings()) == []
+    (leaf / "generator.py").write_text(source)
+    assert errors(lint_taxonomy(tmp_path, Settings())) == [
+        ("generator.py", None, "row 3: no reference"),
+        (
+            "generator.py",
+            None,
+            "row 2: the grader does not accept the reference: unknown label 'PERHAPS': not one of YES, NO, MAYBE",
+        ),
+    ]
+    (leaf / "generator.py").write_text("def tasks(seed):\n    return iter(())\n")
+    (warning,) = lint_taxonomy(tmp_path, Settings())
+    assert (warning.severity, warning.message) == ("warning", "yields no row")
+    (leaf / "generator.py").write_text("import os\ndef tasks(seed):\n    yield os.listdir('/')\n")
+    ((file, _, message),) = errors(lint_taxonomy(tmp_path, Settings()))
+    assert file == "generator.py" and "ermi" in message  # permission denied, or not permitted
+    # Not seeded: other rows whenever it is asked.
+    row = '{"messages": [{"role": "user", "content": f"Is it {random.random()}?"}], "reference": "NO"}'
+    (leaf / "generator.py").write_text(f"import random\ndef tasks(seed):\n    while True:\n        yield {row}\n")
+    ((_, _, message),) = errors(lint_taxonomy(tmp_path, Settings()))
+    assert message == "yields other rows when asked again with the same seed"

@@ -164,7 +164,7 @@ def test_instructlab_accepts_the_leaf(name: str) -> None:
     parser = taxonomy.TaxonomyParser(schema_version=0, yamllint_strict=True)
     parsed = parser.parse(SKILLS / name / "qna.yaml")
     assert (parsed.errors, parsed.warnings) == (0, 0)
-    assert {path.suffix for path in (SKILLS / name).iterdir()} <= {".yaml", ".json", ".jsonl", ".txt"}
+    assert {path.suffix for path in (SKILLS / name).iterdir()} <= {".yaml", ".json", ".jsonl", ".txt", ".py"}
 
 
 @pytest.mark.parametrize("name", NAMES)

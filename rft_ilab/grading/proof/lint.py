@@ -1,9 +1,9 @@
 """Lint a taxonomy: everything that would stop a run, found before it, all at once, with file, line and repair.
 
 Reading errors of every file and line; graders that do not load; references that their own grader
-refuses; answers that pass and should not (a sample of what ``ilab rft grader-test`` tries); golden cases of
-``graders/``; too few seeds, no attribution, classes that cannot be learned or judged. ``qna.yaml`` in depth stays
-with ``ilab taxonomy diff``.
+refuses; answers that pass and should not (a sample of what ``ilab rft grader-test`` tries); the first rows of a
+``generator.py``; golden cases of ``graders/``; too few seeds, no attribution, classes that cannot be learned or
+judged. ``qna.yaml`` in depth stays with ``ilab taxonomy diff``.
 """
 
 from __future__ import annotations
@@ -17,11 +17,13 @@ from typing import Any, TypeVar
 from rft_ilab.config import Settings
 from rft_ilab.errors import RftError, SkillError
 from rft_ilab.grading.engine import SkillGrader, build_grader
-from rft_ilab.grading.proof.golden import Finding, Numbered, golden
+from rft_ilab.grading.generator import FILE as GENERATOR
+from rft_ilab.grading.generator import generated_rows, has_generator
+from rft_ilab.grading.proof.golden import Finding, Numbered, golden, rollout
 from rft_ilab.grading.proof.prove import LINT, LINT_SLOW, REMOTE, SLOW, has_part, prove
 from rft_ilab.grading.proof.waivers import SUFFIX, read_waivers
 from rft_ilab.skills.reading import read_text
-from rft_ilab.skills.tasks import FILE, class_of, scan_tasks
+from rft_ilab.skills.tasks import FILE, class_of, scan_tasks, task_from_row
 from rft_ilab.skills.tree import (
     ROOT,
     check_leaf,
@@ -37,6 +39,7 @@ from rft_ilab.types import Skill, Task, digest
 MIN_SEEDS = 5
 MIN_CLASS_TESTS = 15
 MAX_ATTRIBUTION_BYTES = 1 << 20
+GENERATED_ROWS = 16
 T = TypeVar("T")
 
 __all__ = ["Finding", "lint_taxonomy"]
@@ -108,7 +111,34 @@ def _skill(taxonomy: Path, name: str) -> list[Finding]:
         grader = _attempt(lambda: build_grader(skill), leaf / "grader.json", findings)
         if grader is not None and tasks:
             findings += quick_findings(grader, skill, tasks)
+        if grader is not None and has_generator(skill):
+            findings += _attempt(lambda: _generated(grader, skill), leaf / GENERATOR, findings) or []
     return findings
+
+
+def _generated(grader: SkillGrader, skill: Skill) -> list[Finding]:
+    """What is wrong with the first rows of ``generator.py``. Raises SkillError, SandboxError if it does not run."""
+    path = skill.directory / GENERATOR
+    rows = generated_rows(skill, GENERATED_ROWS, 0)
+    fix = "tasks(seed) must yield rows as in tasks.jsonl; see docs/data.md"
+    found: list[Finding] = []
+    if not rows:
+        found.append(Finding(severity="warning", message="yields no row", file=path, fix=fix))
+    if rows != generated_rows(skill, GENERATED_ROWS, 0):
+        message = "yields other rows when asked again with the same seed"
+        found.append(Finding(severity="error", message=message, file=path, fix="draw from random.Random(seed) alone"))
+    tasks: list[Numbered] = []
+    for number, row in enumerate(rows, start=1):
+        try:
+            tasks.append((number, task_from_row(skill, row if isinstance(row, dict) else {})))
+        except SkillError as error:
+            message = f"row {number}: {error.what}"
+            found.append(Finding(severity="error", message=message, file=path, fix=error.fix or fix))
+    for (number, _), grade in zip(tasks, grader.grade([(t, rollout(t, t.reference)) for _, t in tasks]), strict=True):
+        if not grade.passed:
+            message = f"row {number}: the grader does not accept the reference: {grade.error or grade.reason}"
+            found.append(Finding(severity="error", message=message, file=path, fix="correct one of the two"))
+    return found
 
 
 def _attribution(path: Path) -> Iterator[Finding]:
