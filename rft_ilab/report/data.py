@@ -159,9 +159,10 @@ class LedgerExample:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ledger:
-    """Rows of the ledger by skill and disposition, and a few of them to look at."""
+    """Answers by skill and disposition, tasks by skill, source and disposition, and a few answers to look at."""
 
     counts: Mapping[str, Mapping[str, int]] = field(hash=False)
+    tasks: Mapping[str, Mapping[str, Mapping[str, int]]] = field(hash=False)
     examples: tuple[LedgerExample, ...]
 
 

@@ -11,7 +11,7 @@ import base64
 import hashlib
 import shlex
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -42,6 +42,18 @@ DISPOSITIONS = {
     "error": "the grader failed; counted as neither right nor wrong",
 }
 REFERENCE = "reference"
+TASK_DISPOSITIONS = {
+    "kept": "some of its answers are right and some wrong: RL learns from it",
+    "too_easy": "right so often that a group would hardly differ",
+    "too_hard": "wrong so often that a group would hardly differ",
+    "no_agreement": "too few independent answers agree",
+    "contaminated": "nearly a task of a validation or test split",
+    "duplicate": "nearly another task",
+    "wrong": "the grader refuses its reference",
+    "error": "the grader failed",
+    "truncated": "cut off at the token limit",
+    "malformed": "makes no task",
+}
 
 
 def write_html(report: RunReport, path: Path) -> None:
@@ -169,8 +181,22 @@ def _ledger_rows(report: RunReport) -> list[dict[str, Any]]:
         total = sum(n for _, n, _, _ in parts)
         bar = share_bar([(name, n, style) for name, n, _, style in parts], f"{skill}: candidates", f"ledger-{i}")
         references = counts.get(REFERENCE, 0)
-        rows.append({"skill": skill, "parts": parts, "total": total, "references": references, "bar": bar})
+        row = {"skill": skill, "parts": parts, "total": total, "references": references, "bar": bar}
+        rows.append(row | _task_rows(report.ledger.tasks.get(skill, {}) if report.ledger else {}))
     return rows
+
+
+def _task_rows(tasks: Mapping[str, Mapping[str, int]]) -> dict[str, Any]:
+    """The tasks of a skill: a column a source, a row a disposition, and the sums of the columns."""
+    sources = sorted(tasks)
+    found = {name for counts in tasks.values() for name in counts}
+    order = [*(name for name in TASK_DISPOSITIONS if name in found), *sorted(found - set(TASK_DISPOSITIONS))]
+    lines = [
+        (name.replace("_", " "), TASK_DISPOSITIONS.get(name, "unknown to this report"),
+         [tasks[source].get(name, 0) for source in sources])
+        for name in order
+    ]  # fmt: skip
+    return {"sources": sources, "tasks": lines, "task_totals": [sum(tasks[source].values()) for source in sources]}
 
 
 def _provenance(report: RunReport) -> list[tuple[str, str]]:

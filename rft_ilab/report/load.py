@@ -151,9 +151,14 @@ def _signals(path: Path) -> tuple[Signal, ...]:
 
 def _ledger(path: Path, damaged: list[str]) -> Ledger | None:
     counts: defaultdict[str, defaultdict[str, int]] = defaultdict(lambda: defaultdict(int))
+    tasks: dict[str, dict[str, dict[str, int]]] = {}
     examples = []
     for row in _rows(path, damaged):
         skill, disposition = _text(row, "skill"), _text(row, "disposition")
+        if row.get("kind") == "task":
+            own = tasks.setdefault(skill, {}).setdefault(_text(row, "source"), {})
+            own[disposition] = own.get(disposition, 0) + 1
+            continue
         counts[skill][disposition] += 1
         if counts[skill][disposition] <= EXAMPLES_PER_DISPOSITION:
             examples.append(
@@ -166,7 +171,8 @@ def _ledger(path: Path, damaged: list[str]) -> Ledger | None:
             )
     if not counts:
         return None
-    return Ledger(counts={skill: dict(found) for skill, found in counts.items()}, examples=tuple(examples))
+    answers = {skill: dict(found) for skill, found in counts.items()}
+    return Ledger(counts=answers, tasks=tasks, examples=tuple(examples))
 
 
 def _rollouts(path: Path, damaged: list[str]) -> Rollouts | None:

@@ -52,6 +52,7 @@ class Training:
     selection: Selection | None
     watched: Sequence[str]
     signals: Sequence[SignalView]
+    first_step: str
     rollouts: Rollouts | None
 
     @property
@@ -74,6 +75,7 @@ def build(report: RunReport) -> Training:
         selection=selection,
         watched=sorted({name for c in selection.candidates for name in c.watched}) if selection else (),
         signals=[_signal(signal, i) for i, signal in enumerate(report.signals)],
+        first_step=_first_step(grpo),
         rollouts=report.rollouts,
     )
 
@@ -89,6 +91,16 @@ def _val_points(steps: Sequence[Step], key: str) -> list[tuple[float, float]]:
 def _share(step: Step) -> float | None:
     groups = step.values.get("groups")
     return step.values["signal_groups"] / groups if groups and "signal_groups" in step.values else None
+
+
+def _first_step(grpo: Sequence[Step]) -> str:
+    """How the first step compares with what the signal report predicted; empty if it did not."""
+    first = grpo[0] if grpo and grpo[0].step == 1 else None
+    if first is None or "expected_signal" not in first.values or _share(first) is None:
+        return ""
+    mixed, groups = int(first.values["signal_groups"]), int(first.values["groups"])
+    found, expected = percent(mixed / groups), percent(first.values["expected_signal"])
+    return f"In the first step {mixed} of {groups} groups were mixed ({found}; {expected} were expected)."
 
 
 def _row(step: Step) -> StepRow:

@@ -61,14 +61,3 @@ def learning_rate(step: int, steps: int, peak: float, warmup: int) -> float:
         return peak * (step + 1) / warmup
     rest = max(1, steps - 1 - warmup)
     return peak * (1.0 - 0.9 * min(1.0, (step - warmup) / rest))
-
-
-def expected_mixed(pass_rates: Sequence[float], group_size: int) -> float:
-    """Expected share of groups with both right and wrong rollouts, given each task's pass rate.
-
-    >>> expected_mixed([0.5, 0.0, 1.0, 0.5], 2)
-    0.25
-    """
-    if not pass_rates:
-        return 0.0
-    return sum(1 - p**group_size - (1 - p) ** group_size for p in pass_rates) / len(pass_rates)

@@ -11,13 +11,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from rft_ilab.difficulty import Passes, expected_mixed
 from rft_ilab.errors import SignalError
-from rft_ilab.rl.objective import expected_mixed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Signal:
-    """pass@k on training tasks. Shares in [0, 1] of ``tasks``; errors are in none of them."""
+    """pass@k on training tasks. Shares in [0, 1] of ``tasks``; errors are in none of them.
+
+    ``expected_mixed`` is the share of groups of ``group_size`` rollouts that will carry signal, as predicted here.
+    """
 
     skill: str
     after: str
@@ -66,7 +69,7 @@ def measure_signal(
         all_wrong=wrong / n,
         all_right=right / n,
         mixed=(len(graded) - wrong - right) / n,
-        expected_mixed=expected_mixed(rates, group_size),
+        expected_mixed=expected_mixed([Passes.of(group) for _, group in graded], group_size),
         group_size=group_size,
         per_class={k: sum(v) / len(v) for k, v in sorted(by_class.items())} if classes else None,
     )
@@ -88,3 +91,15 @@ def refuse_without_signal(signal: Signal, floor: float) -> None:
             f"{signal.skill}: only {signal.expected_mixed:.1%} of groups would carry signal (floor {floor:.0%})",
             fix="add tasks of medium difficulty, a larger group_size, or grade partial credit",
         )
+
+
+def surprise(expected: Sequence[Mapping[str, Any]], mixed: int, groups: int) -> float:
+    """How likely a step's share of mixed groups is to lie this far from what was predicted, if that was right.
+
+    ``expected`` are rows of ``signal.json``. Fisher's exact test: the prediction comes from few tasks, too.
+    """
+    from scipy.stats import fisher_exact
+
+    tasks = sum(int(row["tasks"]) for row in expected)
+    before = sum(round(float(row["expected_mixed"]) * int(row["tasks"])) for row in expected)
+    return float(fisher_exact([[mixed, groups - mixed], [before, tasks - before]]).pvalue)

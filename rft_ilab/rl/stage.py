@@ -10,7 +10,7 @@ import random
 import signal as signals
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,17 +18,19 @@ from rft_ilab.config import TrainSettings
 from rft_ilab.policy.local.model import LoadedModel, load_model
 from rft_ilab.policy.local.sampler import LocalPolicy
 from rft_ilab.rl.checkpoint import load_adapter, load_checkpoint, save_adapter, save_checkpoint
+from rft_ilab.rl.curriculum import draw_tasks
 from rft_ilab.rl.engine import Engine
 from rft_ilab.rl.evaluate import Accuracy, greedy_accuracy, sample_and_grade
 from rft_ilab.rl.export import save_gguf, save_merged, save_peft_adapter
 from rft_ilab.rl.grpo import Progress, train_grpo
 from rft_ilab.rl.lessons import Lesson
+from rft_ilab.rl.objective import group_advantages, has_signal
 from rft_ilab.rl.selection import Candidate, select
-from rft_ilab.rl.signal import Signal, measure_signal, refuse_without_signal
+from rft_ilab.rl.signal import Signal, measure_signal, refuse_without_signal, surprise
 from rft_ilab.rl.warmstart import warm_start
 from rft_ilab.rollouts import Environment
 from rft_ilab.skills.tasks import build_prompt
-from rft_ilab.store import Cache, append_jsonl, read_jsonl, write_atomic, write_json
+from rft_ilab.store import Cache, append_jsonl, read_json, read_jsonl, write_atomic, write_json
 from rft_ilab.types import Policy, Sampling
 
 SIGNAL_TASKS = 48
@@ -115,6 +117,8 @@ class RLStage:
         def after_step(row: dict[str, Any]) -> bool:
             nonlocal idle
             idle = idle + 1 if row["signal_groups"] <= 1 else 0
+            if progress.step == 1:
+                row["expected_signal"] = self._compare_with_prediction(row)
             if progress.step % self.settings.val_every == 0 and progress.step < self.settings.steps:
                 row["val"] = self._score_candidate(engine, progress)
             append_jsonl(self.log / "steps.jsonl", [row])
@@ -176,22 +180,26 @@ class RLStage:
         found = []
         for environment in self.targets:
             rng = random.Random(f"signal/{self.settings.seed}")
-            tasks = environment.split("train")
-            tasks = rng.sample(tasks, min(SIGNAL_TASKS, len(tasks)))
+            # Drawn as the first step will draw its own, or there would be nothing to compare.
+            tasks = draw_tasks(
+                environment.split("train"), environment.classes, {}, SIGNAL_TASKS, self.settings.balanced, rng
+            )
             sampling = Sampling(max_tokens=environment.settings.max_tokens, seed=rng.randrange(2**31))
             groups = sample_and_grade(
                 engine.policy("signal"), environment, tasks, self.settings.group_size, sampling, 0
             )
-            found.append(
-                measure_signal(
-                    environment.skill.name,
-                    [(g[0].task.id, [r.grade.passed for r in g]) for g in groups],
-                    classes=environment.classes,
-                    samples=self.settings.group_size,
-                    group_size=self.settings.group_size,
-                    after="sft",
-                )
+            measured = measure_signal(
+                environment.skill.name,
+                [(g[0].task.id, [r.grade.passed for r in g]) for g in groups],
+                classes=environment.classes,
+                samples=self.settings.group_size,
+                group_size=self.settings.group_size,
+                after="sft",
             )
+            # These groups are as large as training's: what carries signal can be counted, partial credit and all.
+            rewards_NG = [[None if r.grade.error else r.grade.reward for r in g] for g in groups]
+            carry = sum(has_signal(group_advantages(rewards_G)) for rewards_G in rewards_NG)
+            found.append(replace(measured, expected_mixed=carry / max(1, measured.tasks)))
         write_json(self.log / "signal.json", [s.as_dict() for s in found])
         for s in found:
             self.say(
@@ -200,6 +208,17 @@ class RLStage:
             )
             refuse_without_signal(s, self.settings.signal_floor)
         return found
+
+    def _compare_with_prediction(self, row: dict[str, Any]) -> float:
+        """Say how many groups of the first step carry signal, and what share was expected to; returns that share."""
+        predicted = read_json(self.log / "signal.json")
+        share = sum(p["expected_mixed"] for p in predicted) / len(predicted)
+        chance = surprise(predicted, row["signal_groups"], row["groups"])
+        self.say(
+            f"first step: {row['signal_groups']} of {row['groups']} groups are mixed, {share:.0%} were expected"
+            + (f"; more than chance explains (p = {chance:.2g})" if chance < 0.01 else "")
+        )
+        return round(share, 4)
 
     # -- the result ---------------------------------------------------------------------------------
 

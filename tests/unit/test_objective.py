@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rft_ilab.rl.objective import expected_mixed, group_advantages, has_signal, learning_rate
+from rft_ilab.rl.objective import group_advantages, has_signal, learning_rate
 
 
 def test_advantages_of_one_right_in_four() -> None:
@@ -37,12 +37,6 @@ def test_advantages_sum_to_zero_over_the_valid(rewards: list[float | None]) -> N
     advantages = group_advantages(rewards)
     assert [a is None for a in advantages] == [r is None for r in rewards]
     assert sum(a for a in advantages if a is not None) == pytest.approx(0, abs=1e-6)
-
-
-def test_expected_mixed() -> None:
-    # p = 1/2, G = 8: 1 - 2 / 256
-    assert expected_mixed([0.5], 8) == pytest.approx(1 - 2 / 256)
-    assert expected_mixed([], 8) == 0.0
 
 
 def test_learning_rate_without_warmup_and_with_one_step() -> None:

@@ -59,6 +59,10 @@ def test_reads_every_file() -> None:
     assert report.selection and report.selection.chosen == "step-30"
     assert report.signals[0].numbers["pass_at_k"] == 38 / 48
     assert report.ledger and sum(report.ledger.counts["healthcare/patient_triage"].values()) == 150
+    tasks = report.ledger.tasks["healthcare/patient_triage"]
+    assert tasks["paraphrase"] == {"kept": 5, "no_agreement": 6, "contaminated": 1} and set(report.ledger.tasks) == {
+        "healthcare/patient_triage"
+    }
     assert report.rollouts and (report.rollouts.total, report.rollouts.errors, report.rollouts.truncated) == (120, 1, 1)
     assert [group.step for group in report.rollouts.groups] == [1, 15, 30]
     assert report.wall_s == pytest.approx(96.4 + 48.1 + 131.9 + 21.0 + 142.7)
