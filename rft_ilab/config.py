@@ -47,13 +47,23 @@ class GateSettings:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DataSettings:
     """Verified sampling: ``samples`` completions of up to ``tasks`` training tasks of the target
-    (and ``watched_tasks`` of every other skill, for replay), of which ``keep_per_class`` are kept."""
+    (and ``watched_tasks`` of every other skill, for replay), of which ``keep_per_class`` are kept.
+
+    For targets also ``generated`` tasks of a ``generator.py``, and of the teacher ``paraphrases`` of training
+    tasks and new ``questions``, each kept if ``agree`` of ``agree_of`` independent answers agree. ``band_samples``:
+    answers of the student that decide a task's difficulty, where another model is the teacher."""
 
     tasks: int = 384
     samples: int = 2
     keep_per_class: int = 96
     watched_tasks: int = 24
     temperature: float = 1.0
+    generated: int = 64
+    paraphrases: int = 0
+    questions: int = 0
+    agree: int = 3
+    agree_of: int = 4
+    band_samples: int = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

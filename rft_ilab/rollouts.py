@@ -61,10 +61,24 @@ def collect(
 ) -> list[list[Graded]]:
     """Sample ``n`` rollouts of each task and grade them; one group (length n) a task, in order.
 
-    ``advance`` is called with the number of tasks just finished. Rollouts from the cache carry neither
-    token ids nor log-probabilities: evaluation needs none, and RL samples afresh.
+    ``advance`` is called with the number of tasks just finished.
     """
     prompts = [build_prompt(skill, task, demonstrations) for task in tasks]
+    return grade_groups(grader, tasks, sample_groups(policy, prompts, n, sampling, cache, advance), cache)
+
+
+def sample_groups(
+    policy: Policy,
+    prompts: Sequence[Prompt],
+    n: int,
+    sampling: Sampling,
+    cache: Cache,
+    advance: Callable[[int], None] = lambda done: None,
+) -> list[list[Rollout]]:
+    """``n`` rollouts of each prompt; one group a prompt, in order. Task ids of prompts must differ.
+
+    Rollouts from the cache carry neither token ids nor log-probabilities: evaluation needs none, and RL samples afresh.
+    """
     keys = [_rollout_key(policy, prompt, n, sampling) for prompt in prompts]
     groups: dict[str, list[Rollout]] = {}
     missing: list[int] = []
@@ -73,20 +87,20 @@ def collect(
         if found is None:
             missing.append(i)
         else:
-            groups[tasks[i].id] = [
-                Rollout(task_id=tasks[i].id, index=k, policy_id=policy.id, completion=text, stop=stop)
+            groups[prompts[i].task_id] = [
+                Rollout(task_id=prompts[i].task_id, index=k, policy_id=policy.id, completion=text, stop=stop)
                 for k, (text, stop) in enumerate(found)
             ]
-    advance(len(tasks) - len(missing))
+    advance(len(prompts) - len(missing))
     for start in range(0, len(missing), SAVE_EVERY):
         part = missing[start : start + SAVE_EVERY]
         fresh: dict[str, list[Rollout]] = {}
         for rollout in policy.sample([prompts[i] for i in part], n, sampling):
             fresh.setdefault(rollout.task_id, []).append(rollout)
-        cache.put((keys[i], [[r.completion, r.stop] for r in fresh[tasks[i].id]]) for i in part)
+        cache.put((keys[i], [[r.completion, r.stop] for r in fresh[prompts[i].task_id]]) for i in part)
         groups |= fresh
         advance(len(part))
-    return grade_groups(grader, tasks, [groups[task.id] for task in tasks], cache)
+    return [groups[prompt.task_id] for prompt in prompts]
 
 
 def grade_groups(

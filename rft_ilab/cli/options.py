@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
     from rft_ilab.pipeline import Request
 
+# Of an endpoint: calls at a time, and seconds of silence after which one is tried again.
+CONCURRENCY, TIMEOUT_S = 16, 120.0
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -139,14 +142,26 @@ def request_for(
     *,
     model: Path | None = None,
     endpoint: str | None = None,
+    endpoint_model: str | None = None,
     targets: tuple[str, ...] = (),
+    concurrency: int = CONCURRENCY,
+    timeout_s: float = TIMEOUT_S,
     **tables: Mapping[str, Any],
 ) -> Request:
     """Everything the pipeline wants to know. Keyword ``tables`` override settings, see :func:`overridden`."""
     from rft_ilab.pipeline import Request
 
-    settings = load_settings(taxonomy, **tables)
-    return Request(taxonomy=taxonomy, run=run, settings=settings, model=model, endpoint=endpoint, targets=targets)
+    return Request(
+        taxonomy=taxonomy,
+        run=run,
+        settings=load_settings(taxonomy, **tables),
+        model=model,
+        endpoint=endpoint,
+        endpoint_model=endpoint_model,
+        concurrency=concurrency,
+        timeout_s=timeout_s,
+        targets=targets,
+    )
 
 
 def progress() -> Console:

@@ -23,6 +23,17 @@ def sampling_positions(tasks: Sequence[Task], samples: int) -> float:
     return prompt + DECODE_FACTOR * samples * answers
 
 
+def sampling_tokens(environment: Environment, tasks: Sequence[Task], samples: int) -> tuple[float, float]:
+    """Tokens that an endpoint reads and at most writes for ``samples`` calls a task, each with its whole prompt."""
+    settings = environment.settings
+    # Demonstrations differ little in length, and which ones are shown depends on the task.
+    seeds = environment.skill.seeds
+    shown = sum(len(seed.prompt) + len(seed.answer) for seed in seeds) / max(1, len(seeds)) * settings.demonstrations
+    every = len(environment.skill.description) + shown
+    prompts = sum(len(task.messages[-1].content) + every for task in tasks)
+    return samples * prompts / CHARACTERS_PER_TOKEN, float(samples * len(tasks) * settings.max_tokens)
+
+
 def training_positions(targets: Sequence[Environment], lessons: int, settings: Settings) -> float:
     """Positions of warm start and GRPO, backward passes included."""
     train = settings.train
@@ -33,6 +44,14 @@ def training_positions(targets: Sequence[Environment], lessons: int, settings: S
     warm = train.sft_epochs * lessons * one + train.sft_epochs * lessons / train.sft_batch * 2 * description
     step = train.prompts * 2 * group + description
     return TRAIN_FACTOR * warm + train.steps * (1 + TRAIN_FACTOR / 2) * step
+
+
+def tokens(amount: float) -> str:
+    """For people: ``about 12,000 tokens``, two digits of which are meant seriously."""
+    if amount < 100:
+        return f"about {amount:.0f} tokens"
+    magnitude = 10 ** (len(str(int(amount))) - 2)
+    return f"about {round(amount / magnitude) * magnitude:,} tokens"
 
 
 def minutes(positions: float, per_second: float) -> str:

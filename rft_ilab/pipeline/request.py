@@ -28,14 +28,19 @@ VERSIONED = ("torch", "transformers", "peft", "instructlab")
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """One command's wishes. ``model`` None is the embedded model; ``endpoint`` samples the verified data;
-    ``targets`` empty means the skills of tier target."""
+    """One command's wishes. ``model`` None is the embedded model; ``endpoint`` samples the verified data
+    (``endpoint_model``, else the first model listed there), with at most ``concurrency`` calls at a time, each given
+    ``timeout_s`` seconds; ``targets`` empty means the skills of tier target.
+    """
 
     taxonomy: Path
     run: Path
     settings: Settings
     model: Path | None = None
     endpoint: str | None = None
+    endpoint_model: str | None = None
+    concurrency: int = 16
+    timeout_s: float = 120.0
     targets: tuple[str, ...] = ()
 
 
@@ -105,7 +110,7 @@ class Workspace:
         settings = dataclasses.asdict(self.settings)
         identity = {
             "model": directory_digest(self.model_directory),
-            "endpoint": self.request.endpoint or "",
+            "endpoint": " ".join(filter(None, (self.request.endpoint, self.request.endpoint_model))),
             "targets": [e.skill.name for e in self.targets],
             "data": settings["data"],
             "train": settings["train"],
@@ -135,7 +140,17 @@ class Workspace:
         if self.request.endpoint:
             from rft_ilab.policy.endpoint import EndpointPolicy
 
-            return EndpointPolicy(self.request.endpoint)
+            return EndpointPolicy(
+                self.request.endpoint,
+                self.request.endpoint_model,
+                cache=self.cache,
+                concurrency=self.request.concurrency,
+                timeout_s=self.request.timeout_s,
+            )
+        return self.student()
+
+    def student(self) -> Policy:
+        """Who is to be trained."""
         return local_policy(self.model_directory)
 
 

@@ -1,22 +1,21 @@
-"""Verification of answers that a teacher wrote to questions of its own, where nobody knows the right answer.
+"""Verification of questions and answers that another pipeline wrote, where nobody knows the right answer.
 
-The teacher's answer stands as the proposed reference. Independent answers to the same question are
-sampled, and the skill's own grader says whether they agree with it; a row is kept when enough do. That is
-weaker evidence than an authored reference: such tasks are ``synthetic`` and never enter val or test.
+The pipeline's answer stands as the proposed reference, and the row is screened as a teacher's question is
+(:mod:`rft_ilab.synth.screening`): independent answers must agree with it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
-from rft_ilab.rollouts import Environment, collect
-from rft_ilab.skills.tasks import task_from_row
+from rft_ilab.rollouts import Environment
 from rft_ilab.store import Cache
-from rft_ilab.types import Policy, Sampling
-
-Disposition = Literal["kept", "no_agreement", "error", "contaminated", "malformed"]
+from rft_ilab.synth.ledger import Disposition
+from rft_ilab.synth.screening import Known, screen
+from rft_ilab.synth.sources import proposed_question
+from rft_ilab.types import Policy
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,41 +39,19 @@ def judge_generated(
     seed: int,
     cache: Cache,
     advance: Callable[[int], None] = lambda done: None,
+    known: Known | None = None,
 ) -> list[Judged]:
     """Judge (question, answer, original row) triples: one :class:`Judged` each, in order.
 
-    ``needed`` of ``samples`` sampled answers must pass the grader with the generated answer as reference.
-    A question that stands in val or test is contaminated and never kept.
+    ``needed`` of ``samples`` sampled answers must pass the grader with the generated answer as reference. ``known``
+    are held-out and earlier questions; without it, held-out questions of this skill alone are contamination.
     """
-    held_out = {t.messages[-1].content.strip() for t in environment.tasks if t.split != "train"}
-    sampling = Sampling(temperature=1.0, max_tokens=environment.settings.max_tokens, seed=seed)
-    judged: list[Judged] = []
-    for question, answer, row in rows:
-        advance(1)
-        if not question.strip() or not answer.strip():
-            judged.append(Judged(row, "malformed", 0, 0, "the question or the answer is empty"))
-            continue
-        if question.strip() in held_out:
-            judged.append(Judged(row, "contaminated", 0, 0, "the question stands in the val or test split"))
-            continue
-        written = {"messages": [{"role": "user", "content": question}], "reference": answer, "origin": "synthetic"}
-        task = task_from_row(environment.skill, written)
-        (group,) = collect(
-            policy,
-            environment.grader,
-            environment.skill,
-            [task],
-            samples,
-            sampling,
-            demonstrations=environment.settings.demonstrations,
-            cache=cache,
-        )
-        errors = [g.grade.error for g in group if g.grade.error is not None]
-        agreed = sum(bool(g.grade.passed) for g in group)
-        if errors:
-            judged.append(Judged(row, "error", agreed, samples, errors[0]))
-        elif agreed >= needed:
-            judged.append(Judged(row, "kept", agreed, samples, f"{agreed} of {samples} independent answers agree"))
-        else:
-            judged.append(Judged(row, "no_agreement", agreed, samples, f"only {agreed} of {samples} answers agree"))
-    return judged
+    proposals = [proposed_question(question, answer, i) for i, (question, answer, _) in enumerate(rows)]
+    found = screen(
+        environment, proposals, known or Known.of([environment], environment), policy,
+        samples=samples, needed=needed, seed=seed, cache=cache, advance=advance,
+    )  # fmt: skip
+    return [
+        Judged(row, one.disposition, one.agreed or 0, one.samples or 0, one.reason)
+        for (_, _, row), one in zip(rows, found, strict=True)
+    ]

@@ -14,7 +14,7 @@ from rich.console import Console
 
 from rft_ilab.config import load_settings
 from rft_ilab.errors import RunError, SignalError, SkillError
-from rft_ilab.pipeline import Request, gate, generated, regress, stages, verify_data, verify_generated
+from rft_ilab.pipeline import Request, data, gate, generated, regress, verify_data, verify_generated
 from rft_ilab.pipeline import request as request_module
 from rft_ilab.pipeline.request import Workspace
 from rft_ilab.policy.scripted import ScriptedPolicy
@@ -64,7 +64,7 @@ def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Reque
 
         for module in (gate, request_module):
             monkeypatch.setattr(module, "local_policy", find)
-        for module in (gate, stages):
+        for module in (gate, data):
             monkeypatch.setattr(module, "measure_speed", lambda policy: None)
         monkeypatch.setattr(Workspace, "model_directory", tmp_path / "base")
         monkeypatch.setattr("rft_ilab.policy.local.model.directory_digest", lambda directory: "d" * 64)
@@ -144,7 +144,9 @@ def test_verified_data_and_its_ledger(make: Callable[..., Request], tmp_path: Pa
     path = verify_data(request, console=quiet())
     ledger = read_jsonl(tmp_path / "fresh" / "data" / "ledger.jsonl")
     kept = read_jsonl(path)
-    assert len(kept) == sum(row["disposition"] in ("kept", "reference") for row in ledger) > 0
+    answers = [row for row in ledger if row["kind"] == "answer"]
+    assert len(kept) == sum(row["disposition"] in ("kept", "reference") for row in answers) > 0
+    assert len({(row["kind"], row["id"]) for row in ledger}) == len(ledger)
     assert {row["metadata"]["skill"] for row in kept} == {"area/target", "area/watched"}
     before = path.read_bytes()
     assert verify_data(request, console=quiet()).read_bytes() == before

@@ -1,0 +1,281 @@
+"""The data stage: tasks from all sources, answers to them, and what the graders say; written to ``data/`` of the run.
+
+verified.jsonl  the answers kept, as ``ilab model train`` reads them
+tasks.jsonl     tasks that were generated or that a teacher wrote, for RL to learn from beside the authored ones
+ledger.jsonl    one line a candidate, see :mod:`rft_ilab.synth.ledger`
+rlvr/           the tasks with signal as prompt sets for Open-Instruct, OpenAI, TRL and verl
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from rft_ilab.errors import GraderError, RunError
+from rft_ilab.grading.generator import has_generator
+from rft_ilab.pipeline.cost import minutes, sampling_positions, sampling_tokens, tokens
+from rft_ilab.pipeline.request import Workspace, measure_speed
+from rft_ilab.pipeline.screen import Screen
+from rft_ilab.rl.signal import measure_signal, refuse_without_signal
+from rft_ilab.rollouts import Environment
+from rft_ilab.skills.tasks import build_prompt, task_from_row
+from rft_ilab.store import Run, read_jsonl, write_atomic
+from rft_ilab.synth import ledger
+from rft_ilab.synth.contamination import HeldOut
+from rft_ilab.synth.exports import ExportTask, export_rlvr
+from rft_ilab.synth.ledger import Entry
+from rft_ilab.synth.screening import Known, entry, held_out, screen
+from rft_ilab.synth.sources import Proposal, from_generator, paraphrases, questions
+from rft_ilab.synth.verify import Sourced, Verified, authored, verify_answers
+from rft_ilab.types import Policy, Task
+
+
+def data_stage(space: Workspace, run: Run, out: Screen) -> Path:
+    """Fill ``data/`` of the run, unless it is there; returns ``verified.jsonl``.
+
+    Raises SignalError when no sample of a target is right, RunError when none of its answers is kept.
+    """
+    path = run.path("data", "verified.jsonl")
+    if run.done("data"):
+        out.say(f"verified data: {len(read_jsonl(path))} answers are there already")
+        return path
+    with run.stage("data") as facts:
+        work = _Work(space, out)
+        facts["positions_per_second"] = work.speed
+        work.announce()
+        found = work.everything()
+        lines = [line for one in found for line in one.ledger]
+        ledger.check(lines)
+        examples = [example for one in found for example in one.examples]
+        _write(run.path("data", "ledger.jsonl"), (line.as_row() for line in lines))
+        _write(run.path("data", "tasks.jsonl"), (_task_row(one) for v in found for one in v.tasks if one.screened))
+        sets = export_rlvr(run.path("data", "rlvr"), _exported(space, found))
+        out.say("  prompt sets: " + ", ".join(sorted(sets)))
+        _write(path, (example.as_row() for example in examples))
+        answers = ledger.counts(lines, "answer")
+        facts |= {
+            "candidates": answers.total(),
+            "candidate_tasks": ledger.counts(lines, "task").total(),
+            "verified": len(examples),
+            "usage": work.usage(),
+        }
+    return path
+
+
+def further_tasks(run: Run, environment: Environment) -> list[Task]:
+    """Tasks that the data stage kept beside the authored ones. Raises SkillError if the skill has changed since."""
+    rows = read_jsonl(run.path("data", "tasks.jsonl"))
+    return [task_from_row(environment.skill, row["row"]) for row in rows if row["skill"] == environment.skill.name]
+
+
+class _Work:
+    """One pass over all skills with one teacher."""
+
+    def __init__(self, space: Workspace, out: Screen) -> None:
+        self.space, self.out = space, out
+        self.settings, self.seed = space.settings.data, space.settings.train.seed
+        self.teacher: Policy = space.teacher()
+        # Difficulty is the student's; where another model is the teacher, the student has to be asked as well.
+        self.student = space.student() if space.request.endpoint and self.settings.band_samples else None
+        self.speed = measure_speed(self.student or self.teacher)
+        self.held_out: HeldOut = held_out(space.environments)
+
+    def announce(self) -> None:
+        """What it will cost at most, before it starts."""
+        settings, read, written, answers, tasks, wanted, positions = self.settings, 0.0, 0.0, 0, 0, 0, 0.0
+        for e in self.space.environments:
+            plain, target = e.split("train")[: self._planned(e)], e in self.space.targets
+            asked = settings.paraphrases + settings.questions if target else 0
+            made = settings.generated if target and has_generator(e.skill) else 0
+            count = len(plain) + made + asked
+            # Tasks that do not exist yet are taken to be as long as those that do, to be written as well as answered.
+            own = count * settings.samples + asked * (settings.agree_of + 1)
+            reading, writing = sampling_tokens(e, plain, 1)
+            read, written = read + own * reading / len(plain), written + own * writing / len(plain)
+            own_samples = own / count if self.student is None else settings.band_samples if target else 0
+            positions += sampling_positions(plain, 1) / len(plain) * count * own_samples
+            answers, tasks, wanted = answers + count * settings.samples, tasks + count, wanted + asked
+        agreement = wanted * settings.agree_of
+        self.out.say(
+            f"verified data: {answers} candidate answers to {tasks} tasks will be sampled and graded"
+            + (f", {wanted} tasks written by the teacher and checked by {agreement} answers" if wanted else "")
+            + (f", {minutes(positions, self.speed)} of computing here" if self.speed and positions else "")
+        )
+        if self.space.request.endpoint:
+            self.out.say(
+                f"  at most {answers + agreement + wanted} calls: {tokens(read)} to read, {tokens(written)} to write; "
+                "what is in the cache costs nothing"
+            )
+
+    def everything(self) -> list[Verified]:
+        return [self._skill(environment) for environment in self.space.environments]
+
+    def usage(self) -> dict[str, Any]:
+        """What the endpoint cost; empty where the teacher is a model in this process."""
+        spent = getattr(self.teacher, "usage", None)
+        if spent is None:
+            return {}
+        self.out.say(
+            f"  teacher: {spent.calls} calls answered ({spent.retries} tries more), {spent.cached} answers from the "
+            f"cache, {spent.prompt_tokens:,} tokens read, {spent.completion_tokens:,} written, {spent.seconds:.0f} s"
+        )
+        return asdict(spent) | {"seconds": round(spent.seconds, 2)}
+
+    def _planned(self, environment: Environment) -> int:
+        target = environment in self.space.targets
+        return min(self.settings.tasks if target else self.settings.watched_tasks, len(environment.split("train")))
+
+    def _skill(self, environment: Environment) -> Verified:
+        target = environment in self.space.targets
+        tasks, refused = authored(environment, self._planned(environment), self.held_out, self.seed)
+        if target:
+            more, lines = self._further(environment, [one.task for one in tasks])
+            tasks, refused = [*tasks, *more], [*refused, *lines]
+        name = environment.skill.name
+        with self.out.bar(f"answers, {name}", len(tasks)) as advance:
+            verified = verify_answers(
+                environment,
+                self.teacher,
+                self.settings,
+                tasks,
+                train_demonstrations=0 if target else environment.settings.demonstrations,
+                seed=self.seed,
+                cache=self.space.cache,
+                student=self.student if target else None,
+                group_size=self.space.settings.train.group_size,
+                advance=advance,
+            )
+        verified = Verified(verified.examples, (*refused, *verified.ledger), verified.tasks)
+        for line in _ledger_lines(name, verified):
+            self.out.say(line)
+        _check_errors(name, verified, self.space.settings.train.max_error_share)
+        if target:
+            _check_yield(environment, verified, self.space)
+        return verified
+
+    def _further(self, environment: Environment, tasks: Sequence[Task]) -> tuple[list[Sourced], list[Entry]]:
+        """Tasks of the generator and of the teacher that stood the screening, and the lines of those that did not."""
+        settings, seed, cache = self.settings, self.seed, self.space.cache
+        proposals: list[Proposal] = []
+        if settings.generated and has_generator(environment.skill):
+            proposals += from_generator(environment.skill, settings.generated, seed)
+        if settings.paraphrases and tasks:
+            each, rest = divmod(settings.paraphrases, len(tasks))
+            for count, some in ((each + 1, tasks[:rest]), (each, tasks[rest:])):
+                if count and some:
+                    with self.out.bar("paraphrases", len(some)) as advance:
+                        proposals += paraphrases(self.teacher, some, count, seed=seed, cache=cache, advance=advance)
+        if settings.questions:
+            with self.out.bar("new questions", settings.questions) as advance:
+                proposals += questions(
+                    environment, self.teacher, settings.questions, seed=seed, cache=cache, advance=advance
+                )
+        if not proposals:
+            return [], []
+        with self.out.bar("agreement", len(proposals)) as advance:
+            found = screen(
+                environment,
+                proposals,
+                Known.with_held_out(self.held_out, environment),
+                self.teacher,
+                samples=settings.agree_of,
+                needed=settings.agree,
+                seed=seed,
+                cache=cache,
+                advance=advance,
+            )
+        kept = [
+            Sourced(task=one.task, source=one.proposal.source, screened=one)
+            for one in found
+            if one.disposition == "kept" and one.task
+        ]
+        return kept, [entry(environment, one) for one in found if one.disposition != "kept"]
+
+
+def _ledger_lines(name: str, verified: Verified) -> list[str]:
+    def listed(kind: str) -> str:
+        return ", ".join(f"{n} {d.replace('_', ' ')}" for d, n in ledger.counts(verified.ledger, kind).most_common())
+
+    return [
+        f"  {name}: {len(verified.examples)} verified ({listed('answer')})",
+        f"    tasks: {listed('task')}",
+    ]
+
+
+def _check_errors(name: str, verified: Verified, most: float) -> None:
+    """Raises GraderError when more than a share ``most`` of the answers could not be graded.
+
+    Of a teacher's question that is no sign of trouble: a grader may refuse what was proposed as its reference.
+    """
+    answers = [line for line in verified.ledger if line.kind == "answer"]
+    failed = [line for line in answers if line.disposition == "error"]
+    share = len(failed) / max(1, len(answers))
+    if share > most:
+        raise GraderError(
+            f"{name}: {share:.0%} of the answers could not be graded (limit {most:.0%}); the first: {failed[0].reason}",
+            fix="run: ilab taxonomy lint, then fix the grader",
+        )
+
+
+def _check_yield(environment: Environment, verified: Verified, space: Workspace) -> None:
+    """pass@k with demonstrations, from the candidates just graded: without it training is hopeless."""
+    groups: dict[str, list[bool | None]] = {}
+    for line in verified.ledger:
+        if line.kind == "answer" and line.task_id and line.disposition != "reference":
+            passed = None if line.disposition == "error" else line.disposition in ("kept", "duplicate", "surplus")
+            groups.setdefault(line.task_id, []).append(passed)
+    signal = measure_signal(
+        environment.skill.name,
+        list(groups.items()),
+        classes=environment.classes,
+        samples=space.settings.data.samples,
+        group_size=space.settings.train.group_size,
+        after="base",
+    )
+    refuse_without_signal(signal, space.settings.train.signal_floor)
+    if not verified.examples:
+        raise RunError(
+            f"{environment.skill.name}: not one answer was kept ({_ledger_lines('', verified)[0].strip(' :')})",
+            fix="show more demonstrations or raise samples (rft.toml), or use a stronger teacher (--endpoint)",
+        )
+
+
+def _exported(space: Workspace, found: Sequence[Verified]) -> list[ExportTask]:
+    """Targets alone: their training tasks but those too easy or too hard, and all their validation tasks."""
+    of = {one.task.skill: verified for verified in found for one in verified.tasks}
+    rows = []
+    for e in space.targets:
+        answered = of[e.skill.name].tasks if e.skill.name in of else ()
+        chosen = [one for one in answered if one.band in (None, "signal")]
+        chosen += [Sourced(task=task) for task in e.split("val")]
+        rows += [
+            ExportTask(
+                task=one.task,
+                prompt=build_prompt(e.skill, one.task, 0).messages,
+                grader=e.skill.grader,
+                grader_digest=e.skill.grader_digest,
+                split=one.task.split,
+                source=one.source,
+                evidence=one.evidence,
+                pass_rate=one.passes.rate,
+            )
+            for one in chosen
+        ]
+    return rows
+
+
+def _task_row(one: Sourced) -> dict[str, Any]:
+    proposal = one.screened.proposal if one.screened else None
+    row = (proposal.row or {}) if proposal else {}
+    seed = proposal.seed.id if proposal and proposal.seed else None
+    return {
+        "skill": one.task.skill, "source": one.source, "evidence": one.evidence, "seed_id": seed, "band": one.band,
+        "row": {"reference": one.task.reference} | row,
+    }  # fmt: skip
+
+
+def _write(path: Path, rows: Iterable[dict[str, Any]]) -> None:
+    write_atomic(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
