@@ -3,8 +3,10 @@
 A run directory is the interface between stages (and the only one)::
 
     manifest.json        settings, seeds, versions, digests, finished stages with their cost
-    data/ledger.jsonl    one line a candidate answer, with its disposition
+    data/ledger.jsonl    one line a candidate, task or answer, with its disposition
     data/verified.jsonl  what the grader accepted: chat messages, as ``ilab model train`` reads them
+    data/tasks.jsonl     tasks from generators and teachers that were kept
+    data/rlvr/           prompt sets for other trainers
     rl/signal.json       pass@k of the policy before training
     rl/steps.jsonl       one line an optimiser step (stage sft or grpo)
     rl/rollouts.jsonl    every rollout of training, with its grade

@@ -16,7 +16,7 @@ TRAIN_FACTOR = 3.0
 DECODE_FACTOR = 2.0
 
 
-def sampling_positions(tasks: Sequence[Task], samples: int) -> float:
+def sampling_positions(tasks: Sequence[Task], samples: float) -> float:
     """Positions to prefill and decode ``samples`` answers of reference length to each task; prefixes are shared."""
     prompt = sum(len(t.messages[-1].content) for t in tasks) / CHARACTERS_PER_TOKEN + 8 * len(tasks)
     answers = sum(len(t.reference) for t in tasks) / CHARACTERS_PER_TOKEN + 2 * len(tasks)

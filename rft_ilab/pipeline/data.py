@@ -9,14 +9,16 @@ rlvr/           the tasks with signal as prompt sets for Open-Instruct, OpenAI, 
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rft_ilab.errors import GraderError, RunError
 from rft_ilab.grading.generator import has_generator
-from rft_ilab.pipeline.cost import minutes, sampling_positions, sampling_tokens, tokens
+from rft_ilab.pipeline.cost import minutes
+from rft_ilab.pipeline.datacost import data_cost, planned
 from rft_ilab.pipeline.request import Workspace, measure_speed
 from rft_ilab.pipeline.screen import Screen
 from rft_ilab.rl.signal import measure_signal, refuse_without_signal
@@ -29,14 +31,18 @@ from rft_ilab.synth.exports import ExportTask, export_rlvr
 from rft_ilab.synth.ledger import Entry
 from rft_ilab.synth.screening import Known, entry, held_out, screen
 from rft_ilab.synth.sources import Proposal, from_generator, paraphrases, questions
-from rft_ilab.synth.verify import Sourced, Verified, authored, verify_answers
+from rft_ilab.synth.verify import Sourced, Verified, answer_sampling, authored, verify_answers
 from rft_ilab.types import Policy, Task
+
+if TYPE_CHECKING:
+    from rft_ilab.policy.endpoint import Usage
 
 
 def data_stage(space: Workspace, run: Run, out: Screen) -> Path:
     """Fill ``data/`` of the run, unless it is there; returns ``verified.jsonl``.
 
-    Raises SignalError when no sample of a target is right, RunError when none of its answers is kept.
+    Raises SignalError when no sample of a target is right, RunError when none of its answers is kept, GraderError when
+    too many could not be graded; the ledger is there even then.
     """
     path = run.path("data", "verified.jsonl")
     if run.done("data"):
@@ -46,11 +52,14 @@ def data_stage(space: Workspace, run: Run, out: Screen) -> Path:
         work = _Work(space, out)
         facts["positions_per_second"] = work.speed
         work.announce()
-        found = work.everything()
-        lines = [line for one in found for line in one.ledger]
+        try:
+            work.everything()
+        finally:  # a run that stops for want of right answers is one whose candidates people want to see
+            found = work.found
+            lines = [line for one in found for line in one.ledger]
+            _write(run.path("data", "ledger.jsonl"), (line.as_row() for line in lines))
         ledger.check(lines)
         examples = [example for one in found for example in one.examples]
-        _write(run.path("data", "ledger.jsonl"), (line.as_row() for line in lines))
         _write(run.path("data", "tasks.jsonl"), (_task_row(one) for v in found for one in v.tasks if one.screened))
         sets = export_rlvr(run.path("data", "rlvr"), _exported(space, found))
         out.say("  prompt sets: " + ", ".join(sorted(sets)))
@@ -77,6 +86,7 @@ class _Work:
     def __init__(self, space: Workspace, out: Screen) -> None:
         self.space, self.out = space, out
         self.settings, self.seed = space.settings.data, space.settings.train.seed
+        self.found: list[Verified] = []
         self.teacher: Policy = space.teacher()
         # Difficulty is the student's; where another model is the teacher, the student has to be asked as well.
         self.student = space.student() if space.request.endpoint and self.settings.band_samples else None
@@ -85,37 +95,35 @@ class _Work:
 
     def announce(self) -> None:
         """What it will cost at most, before it starts."""
-        settings, read, written, answers, tasks, wanted, positions = self.settings, 0.0, 0.0, 0, 0, 0, 0.0
-        for e in self.space.environments:
-            plain, target = e.split("train")[: self._planned(e)], e in self.space.targets
-            asked = settings.paraphrases + settings.questions if target else 0
-            made = settings.generated if target and has_generator(e.skill) else 0
-            count = len(plain) + made + asked
-            # Tasks that do not exist yet are taken to be as long as those that do, to be written as well as answered.
-            own = count * settings.samples + asked * (settings.agree_of + 1)
-            reading, writing = sampling_tokens(e, plain, 1)
-            read, written = read + own * reading / len(plain), written + own * writing / len(plain)
-            own_samples = own / count if self.student is None else settings.band_samples if target else 0
-            positions += sampling_positions(plain, 1) / len(plain) * count * own_samples
-            answers, tasks, wanted = answers + count * settings.samples, tasks + count, wanted + asked
-        agreement = wanted * settings.agree_of
-        self.out.say(
-            f"verified data: {answers} candidate answers to {tasks} tasks will be sampled and graded"
-            + (f", {wanted} tasks written by the teacher and checked by {agreement} answers" if wanted else "")
-            + (f", {minutes(positions, self.speed)} of computing here" if self.speed and positions else "")
-        )
-        if self.space.request.endpoint:
-            self.out.say(
-                f"  at most {answers + agreement + wanted} calls: {tokens(read)} to read, {tokens(written)} to write; "
-                "what is in the cache costs nothing"
-            )
+        cost, request = data_cost(self.space, student=self.student is not None), self.space.request
+        for line in cost.lines(speed=self.speed, endpoint=bool(request.endpoint)):
+            self.out.say(line)
+        if request.endpoint and (took := self._first_call()):
+            about = minutes(cost.calls * took / request.concurrency, 1.0)
+            self.out.say(f"  the first call took {took:.1f} s: {about} with {request.concurrency} calls at a time")
 
-    def everything(self) -> list[Verified]:
-        return [self._skill(environment) for environment in self.space.environments]
+    def _first_call(self) -> float | None:
+        """Seconds that the teacher takes for an answer that is needed anyhow; None if it was in the cache."""
+        environment = self.space.environments[0]
+        tasks, _ = authored(environment, planned(self.space, environment), self.held_out, self.seed)
+        prompts = [build_prompt(environment.skill, one.task, environment.settings.demonstrations) for one in tasks[:1]]
+        started = time.monotonic()
+        list(self.teacher.sample(prompts, 1, answer_sampling(environment, self.settings, self.seed)))
+        spent = self._spent()
+        return time.monotonic() - started if spent and spent.calls else None
+
+    def _spent(self) -> Usage | None:
+        """What a teacher that is asked over the network has cost so far."""
+        return getattr(self.teacher, "usage", None)
+
+    def everything(self) -> None:
+        """Fill ``found``, skill by skill."""
+        for environment in self.space.environments:
+            self._skill(environment)
 
     def usage(self) -> dict[str, Any]:
         """What the endpoint cost; empty where the teacher is a model in this process."""
-        spent = getattr(self.teacher, "usage", None)
+        spent = self._spent()
         if spent is None:
             return {}
         self.out.say(
@@ -124,13 +132,9 @@ class _Work:
         )
         return asdict(spent) | {"seconds": round(spent.seconds, 2)}
 
-    def _planned(self, environment: Environment) -> int:
+    def _skill(self, environment: Environment) -> None:
         target = environment in self.space.targets
-        return min(self.settings.tasks if target else self.settings.watched_tasks, len(environment.split("train")))
-
-    def _skill(self, environment: Environment) -> Verified:
-        target = environment in self.space.targets
-        tasks, refused = authored(environment, self._planned(environment), self.held_out, self.seed)
+        tasks, refused = authored(environment, planned(self.space, environment), self.held_out, self.seed)
         if target:
             more, lines = self._further(environment, [one.task for one in tasks])
             tasks, refused = [*tasks, *more], [*refused, *lines]
@@ -149,12 +153,12 @@ class _Work:
                 advance=advance,
             )
         verified = Verified(verified.examples, (*refused, *verified.ledger), verified.tasks)
+        self.found.append(verified)
         for line in _ledger_lines(name, verified):
             self.out.say(line)
         _check_errors(name, verified, self.space.settings.train.max_error_share)
         if target:
             _check_yield(environment, verified, self.space)
-        return verified
 
     def _further(self, environment: Environment, tasks: Sequence[Task]) -> tuple[list[Sourced], list[Entry]]:
         """Tasks of the generator and of the teacher that stood the screening, and the lines of those that did not."""

@@ -115,7 +115,7 @@ def verify_answers(
     ``group_size`` rollouts.
     """
     skill, demonstrations = environment.skill, environment.settings.demonstrations
-    sampling = Sampling(temperature=settings.temperature, max_tokens=environment.settings.max_tokens, seed=seed)
+    sampling = answer_sampling(environment, settings, seed)
 
     def ask(who: Policy, n: int) -> list[list[Graded]]:
         plain = [one.task for one in tasks]
@@ -156,6 +156,10 @@ def verify_answers(
             ledger.append(_reference_entry(environment, one))
     banded = _banded(tasks, tried, group_size) if tried else list(tasks)
     return Verified(tuple(examples), (*(_task_entry(environment, one) for one in banded), *ledger), tuple(banded))
+
+
+def answer_sampling(environment: Environment, settings: DataSettings, seed: int) -> Sampling:
+    return Sampling(temperature=settings.temperature, max_tokens=environment.settings.max_tokens, seed=seed)
 
 
 def spread_over_classes(
