@@ -1,4 +1,5 @@
-"""Options added to ilab's own commands: ``ilab model train --rft`` and ``ilab data generate --verify``.
+"""Options added to ilab's own commands: ``ilab model train --rft`` and ``ilab data generate --verify``; and a value of
+one of its own, ``ilab data generate --pipeline rft``.
 
 Called by :mod:`rft_ilab.host.hook` when ilab imports the command. Without the new options a command
 does exactly what it did: ours are removed before the original callback runs (``train`` hands
@@ -17,15 +18,15 @@ from typing import Any
 import click
 
 from rft_ilab.cli.failures import RESUME, fail, handled
-from rft_ilab.host import checkpoints
+from rft_ilab.host import checkpoints, pipelines
 
-Stage = Callable[[click.Context, Callable[[], Any], Mapping[str, Any]], Any]
+Stage = Callable[[click.Context, Callable[..., Any], Mapping[str, Any]], Any]
 
 _TARGET_HELP = "Skill to learn with --rft; may be repeated. [default: the skills of tier target in rft.toml]"
 _RUN_HELP = "Run directory of --rft: a name or a path. [default: a new one named after the time]"
 
 
-def train_stage(ctx: click.Context, original: Callable[[], Any], ours: Mapping[str, Any]) -> Any:
+def train_stage(ctx: click.Context, original: Callable[..., Any], ours: Mapping[str, Any]) -> Any:
     """ilab's training as ever, then the RL stage and the gate on the checkpoint that it wrote."""
     if not ours["rft"]:
         _refuse_without("--rft", ours)
@@ -82,8 +83,14 @@ def _learn_and_judge(ctx: click.Context, checkpoint: Path, targets: tuple[str, .
     conclude(ctx, run, pipeline.regress(request, console=options.progress()))
 
 
-def generate_stage(ctx: click.Context, original: Callable[[], Any], ours: Mapping[str, Any]) -> Any:
-    """ilab's generation as ever, then the graders' verdict on every answer that it wrote."""
+def generate_stage(ctx: click.Context, original: Callable[..., Any], ours: Mapping[str, Any]) -> Any:
+    """ilab's generation as ever, then the graders' verdict on every answer that it wrote.
+
+    ilab takes a pipeline that is not its own by its directory only, so a name of ours becomes that.
+    """
+    if (directory := pipelines.shipped().get(ctx.params.get("pipeline") or "")) is not None:
+        ctx.params["pipeline"] = str(directory)
+        original = functools.partial(original, pipeline=str(directory))
     if not ours["verify"]:
         _refuse_without("--verify", ours)
         return original()
@@ -151,6 +158,14 @@ EXTENSIONS: Mapping[str, tuple[Stage, tuple[click.Option, ...]]] = {
 }
 
 
+#: module of the command -> what the help of its own options says in addition
+HELP: Mapping[str, Mapping[str, str]] = {
+    "instructlab.cli.data.generate": {
+        "pipeline": "Also 'rft': rows of a skill with a grader stay only if the grader and other answers support them.",
+    },
+}
+
+
 def extend(module: str, command: click.Command) -> None:
     """Append our options to ``command`` and wrap its callback, in place. Raises if the command is not what we know."""
     stage, added = EXTENSIONS[module]
@@ -169,5 +184,22 @@ def extend(module: str, command: click.Command) -> None:
             ctx.params.pop(name, None)
         return stage(ctx, functools.partial(original, *args, **kwargs), ours)
 
+    for parameter in command.params:
+        if isinstance(parameter, click.Option) and (text := HELP.get(module, {}).get(parameter.name or "")):
+            _add_help(parameter, text)
     command.params.extend(added)
     command.callback = callback
+
+
+def _add_help(option: click.Option, text: str) -> None:
+    """Add to what an option says of itself, before its default; ilab makes that up when it is asked for."""
+    record_of = option.get_help_record
+
+    def get_help_record(ctx: click.Context) -> tuple[str, str] | None:
+        record = record_of(ctx)
+        if record is None:
+            return None
+        said, bracket, default = record[1].partition(" [default")
+        return record[0], f"{said} {text}{bracket}{default}"
+
+    option.get_help_record = get_help_record  # type: ignore[method-assign]

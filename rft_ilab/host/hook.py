@@ -1,4 +1,5 @@
-"""Starts the extension of ilab's own commands (``ilab model train --rft``, ``ilab data generate --verify``).
+"""Starts the extension of ilab's own commands (``ilab model train --rft``, ``ilab data generate --verify``) and of
+instructlab-sdg (the block ``GraderFilterBlock``).
 
 InstructLab offers entry points for new commands but none for options of existing ones, so the click
 command is extended in place at the moment ilab imports its module:
@@ -6,8 +7,9 @@ command is extended in place at the moment ilab imports its module:
 1. ``ilab`` defines pydantic models before it loads any command, and pydantic then loads the entry
    points of group ``pydantic``. Ours is :mod:`rft_ilab.host.plugin`, which calls :func:`install`: a finder is put
    on ``sys.meta_path``.
-2. The finder leaves every import alone but those in :data:`EXTENDED`. For these it finds the module as
-   Python would and calls :mod:`rft_ilab.cli.extend` after it was executed.
+2. The finder leaves every import alone but those in :data:`EXTENDED` and :data:`ATTACHED`. For these it finds the
+   module as Python would and, after it was executed, calls :mod:`rft_ilab.cli.extend` or the module of ours that
+   registers the block. A detached ``ilab data generate`` is another process, in which the same happens.
 
 Every pydantic process of the environment loads the two modules, so they use the standard library
 only and never raise: whatever goes wrong leaves the command as InstructLab made it.
@@ -32,18 +34,21 @@ DEBUG_VARIABLE = "RFT_ILAB_DEBUG_HOOK"
 #: module of an existing ilab command -> name of the click command in it
 EXTENDED = {"instructlab.cli.model.train": "train", "instructlab.cli.data.generate": "generate"}
 
+#: module of instructlab-sdg, imported whenever any of it is -> module of ours; its ``attach`` gets the former
+ATTACHED = {"instructlab.sdg.generate_data": "rft_ilab.host.sdg"}
+
 #: modules that could not be extended -> why (shown by ``ilab rft --help``)
 failures: dict[str, str] = {}
 
 
 class CommandFinder:
-    """A ``sys.meta_path`` entry that only acts on the modules in :data:`EXTENDED`."""
+    """A ``sys.meta_path`` entry that only acts on the modules in :data:`EXTENDED` and :data:`ATTACHED`."""
 
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
         """Find the module with the finders behind this one and have it extended once it is executed."""
-        if name not in EXTENDED:
+        if name not in EXTENDED and name not in ATTACHED:
             return None
         for finder in sys.meta_path:
             if finder is self or not hasattr(finder, "find_spec"):
@@ -72,6 +77,10 @@ def _extend_after_execution(spec: ModuleSpec) -> None:
 
 def _extend(module: ModuleType) -> None:
     try:
+        if (ours := ATTACHED.get(module.__name__)) is not None:
+            # Without ``attach`` it is being imported, which imported instructlab-sdg: it attaches itself at its end.
+            getattr(importlib.import_module(ours), "attach", lambda module: None)(module)
+            return
         extend = importlib.import_module("rft_ilab.cli.extend")
         extend.extend(module.__name__, getattr(module, EXTENDED[module.__name__]))
     except Exception as error:  # noqa: BLE001 - the command works without our options
@@ -84,7 +93,11 @@ def _failed(name: str, error: Exception) -> None:
         import traceback
 
         traceback.print_exception(error)
-    elif any(argument.startswith(("--rft", "--verify")) for argument in sys.argv):
+    elif name in ATTACHED:
+        # Nobody can tell from here whether the pipeline uses the block.
+        reason = f"rft-ilab could not register its block in instructlab-sdg ({failures[name]})"
+        print(f"Warning: {reason}; --pipeline rft will not work, see {DEBUG_VARIABLE}=1", file=sys.stderr)
+    elif any(argument.startswith(("--rft", "--verify")) or argument == "rft" for argument in sys.argv):
         reason = f"rft-ilab could not extend this command ({failures[name]})"
         print(f"Warning: {reason}; use `ilab rft run`, or see {DEBUG_VARIABLE}=1", file=sys.stderr)
 
@@ -115,3 +128,11 @@ def install() -> None:
         module = sys.modules.get(name)
         if module is not None and hasattr(module, command):
             _extend(module)
+    for name in ATTACHED:
+        module = sys.modules.get(name)
+        if module is not None and not _being_imported(module):
+            _extend(module)
+
+
+def _being_imported(module: ModuleType) -> bool:
+    return bool(getattr(module.__spec__, "_initializing", False))
