@@ -157,13 +157,13 @@ class EndpointPolicy:
         )
 
     def _body(self, prompt: Prompt, index: int, s: Sampling) -> dict[str, Any]:
+        messages = [m.as_dict() for m in prompt.messages]
         return {
             "model": self.model,
-            "messages": [m.as_dict() for m in prompt.messages],
+            "messages": messages,
             "temperature": s.temperature,
             "max_tokens": s.max_tokens,
-            # Distinct per rollout: a server that honours seeds would otherwise answer n times the same.
-            "seed": s.seed * 1_000_003 + index,
+            "seed": call_seed(messages, s, index),
         }
 
     def _call_key(self, prompt: Prompt, index: int, sampling: Sampling) -> str:
@@ -186,6 +186,15 @@ class EndpointPolicy:
             raise PolicyError(
                 f"no model answers there: {error}", where=self.url, fix="is the URL right (.../v1)?"
             ) from error
+
+
+def call_seed(messages: Sequence[Mapping[str, str]], sampling: Sampling, index: int) -> int:
+    """The seed of one call, from 0 to 2^31 - 1.
+
+    A server that honours seeds would give the same answer n times; and with one seed for all prompts its luck would be
+    the same with all of them, so that answers that should be independent agree by chance.
+    """
+    return int(digest([messages, sampling.seed, index])[:8], 16) >> 1
 
 
 @dataclass(frozen=True, slots=True)

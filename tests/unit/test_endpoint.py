@@ -42,7 +42,7 @@ def expected(policy: EndpointPolicy, prompts: list[Prompt], n: int) -> list[Roll
             task_id=prompt.task_id,
             index=index,
             policy_id=policy.id,
-            completion=f"{prompt.messages[-1].content} seed {4_000_012 + index}",
+            completion=f"{prompt.messages[-1].content} seed {policy._body(prompt, index, WARM)['seed']}",
             stop="length" if prompt.messages[-1].content.endswith("3") else "eos",
         )
         for prompt in prompts
@@ -175,6 +175,12 @@ def test_it_counts_what_it_cost(server: Teacher) -> None:
     used = policy.usage
     assert (used.calls, used.retries, used.cached, used.prompt_tokens, used.completion_tokens) == (5, 1, 0, 35, 15)
     assert used.seconds >= 0.04
+
+
+def test_every_prompt_and_rollout_has_a_seed_of_its_own(server: Teacher) -> None:
+    list(EndpointPolicy(server.url, "m1").sample(MANY, 3, WARM))
+    seeds = {json.loads(call)["seed"] for call in server.calls}
+    assert len(seeds) == 90 and all(0 <= seed < 2**31 for seed in seeds)
 
 
 def test_rollouts_come_window_by_window(server: Teacher, monkeypatch: pytest.MonkeyPatch) -> None:

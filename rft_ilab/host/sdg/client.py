@@ -16,7 +16,7 @@ from typing import Any
 import openai
 
 from rft_ilab.errors import PolicyError
-from rft_ilab.policy.endpoint import Completion, read_completion
+from rft_ilab.policy.endpoint import Completion, call_seed, read_completion
 from rft_ilab.store import Cache
 from rft_ilab.types import Prompt, Rollout, Sampling, digest
 
@@ -97,7 +97,5 @@ class ClientPolicy:
             "messages": messages,
             "temperature": s.temperature,
             "max_tokens": s.max_tokens,
-            # A server that honours seeds would give the same answer n times, and with one seed for all prompts its
-            # luck would be the same with all of them.
-            "seed": int(digest([messages, s.seed, index])[:8], 16) >> 1,
+            "seed": call_seed(messages, s, index),
         }
