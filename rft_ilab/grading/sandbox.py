@@ -2,7 +2,8 @@
 
 A score is exactly a float, int or bool, finite, from 0 to 1; nothing is converted or clamped. A crash or time-out costs
 its sample; the rest go on in a new child. About 1 % of the samples are graded again, alone: a grader that then says
-something else keeps state between samples (or is random), and its batch is an error.
+something else keeps state between samples (or is random), and its batch is an error. Not so where a solution has run:
+that may be random too, and would turn its own 0 and all of its batch into errors.
 
 What no wall can change: a grader owns its own score, since it shares an interpreter with what reports it. It cannot
 touch another child's. So a grader must not ``eval`` what a model wrote; it calls ``run_solution(source, function,
@@ -94,9 +95,11 @@ def _batches(indices: Sequence[int], rows: Sequence[bytes | Mark], limits: Limit
 
 def _grade_batch(source: str, limits: Limits, rows: list[bytes], worker: int) -> list[Mark]:
     done: list[Mark] = []
+    asked: set[int] = set()
     deaths = 0
     while len(done) < len(rows):
         outcome = _Batch(source, rows[len(done) :], limits, worker).run()
+        asked |= {len(done) + index for index in outcome.asked}
         if outcome.problem:
             done += [Mark.failed(outcome.problem)] * (len(rows) - len(done))
         else:
@@ -105,12 +108,17 @@ def _grade_batch(source: str, limits: Limits, rows: list[bytes], worker: int) ->
         if deaths >= limits.deaths and len(done) < len(rows):
             error = f"not run: the grader died on {deaths} samples in a row, last: {done[-1].error}"
             done += [Mark.failed(error)] * (len(rows) - len(done))
-    return _checked(source, rows, done, limits, worker)
+    return _checked(source, rows, done, asked, limits, worker)
 
 
-def _checked(source: str, rows: list[bytes], marks: list[Mark], limits: Limits, worker: int) -> list[Mark]:
-    """The marks, or errors if a sample that is graded alone gets another score than in its batch."""
-    scored = [i for i, mark in enumerate(marks) if mark.score is not None and i]
+def _checked(
+    source: str, rows: list[bytes], marks: list[Mark], asked: set[int], limits: Limits, worker: int
+) -> list[Mark]:
+    """The marks, or errors if a sample that is graded alone gets another score than in its batch.
+
+    Not tried on those that have ``asked`` for a solution: the difference may be the solution's doing.
+    """
+    scored = [i for i, mark in enumerate(marks) if mark.score is not None and i and i not in asked]
     expected = len(rows) * limits.regrade
     count = int(expected) + (_chance.random() < expected % 1)
     if len(rows) < REGRADE_FROM or not scored:
@@ -129,11 +137,15 @@ def _checked(source: str, rows: list[bytes], marks: list[Mark], limits: Limits, 
 
 @dataclass(frozen=True, slots=True)
 class _Outcome:
-    """``marks`` of the first samples, at least one; ``died``: the grader did, at the last of them."""
+    """``marks`` of the first samples, at least one; ``died``: the grader did, at the last of them.
+
+    ``asked``: which of them had a solution run.
+    """
 
     marks: list[Mark]
     died: bool = False
     problem: str | None = None
+    asked: frozenset[int] = frozenset()
 
 
 class _Batch:
@@ -147,6 +159,8 @@ class _Batch:
         self._solver: tuple[bytes, Solver] | None = None
         self._left = 0.0  # seconds that solutions may still take for this sample
         self._crossed = False  # whether the grader has seen a value of a solution of this sample
+        self._index = 0
+        self._asked: set[int] = set()  # samples that had a solution run
 
     def run(self) -> _Outcome:
         """Raises SandboxError."""
@@ -185,18 +199,18 @@ class _Batch:
     def _marks(self, child: Child) -> _Outcome:
         marks: list[Mark] = []
         for index in range(len(self._rows)):
-            self._left, self._crossed = self._limits.seconds, False
+            self._index, self._left, self._crossed = index, self._limits.seconds, False
             try:
                 marks.append(self._mark(child, index))
             except ChildLost as error:
                 lost = self._lost(error)
-                return _Outcome([*marks, lost], died=lost.score is None)
+                return _Outcome([*marks, lost], died=lost.score is None, asked=frozenset(self._asked))
             self._drop_solver()
         try:
             child.ended(time.monotonic() + END_SECONDS)
         except ChildLost as error:  # whose doing it was cannot be told
             return _Outcome([Mark.failed(self._said(error))] * len(marks))
-        return _Outcome(marks)
+        return _Outcome(marks, asked=frozenset(self._asked))
 
     def _mark(self, child: Child, index: int) -> Mark:
         kind, at, body = self._frame(child)
@@ -237,6 +251,7 @@ class _Batch:
         return Mark.failed(self._said(error))
 
     def _solve(self, body: bytes) -> tuple[int, bytes]:
+        self._asked.add(self._index)
         size = int.from_bytes(body[:4], "big")
         source, call = body[4 : 4 + size], body[4 + size :]
         if self._left <= 0:

@@ -155,6 +155,15 @@ def test_a_grader_that_keeps_state_is_an_error_for_its_batch() -> None:
     assert [m.score for m in run_python(pure, samples, Limits(regrade=1.0))] == [i / 20 for i in range(20)]
 
 
+def test_a_random_solution_does_not_make_errors_of_its_batch() -> None:
+    text = "def grade(sample, item):\n    return run_solution(sample['output_text'], 'f') == 5\n"
+    right, random = "def f(): return 5", "import time\ndef f(): return time.monotonic_ns()"
+    blamed = "def grade(sample, item):\n    return run_solution(sample['output_text'], 'f') % 1000 / 1000\n"
+    marks = run_python(text, [Sample(right, {})] * 8 + [Sample("def f(): return 4", {})], Limits(regrade=1.0))
+    assert [mark.score for mark in marks] == [1.0] * 8 + [0.0]
+    assert all(mark.error is None for mark in run_python(blamed, [Sample(random, {})] * 9, Limits(regrade=1.0)))
+
+
 def test_what_is_written_into_the_channel_costs_its_own_sample() -> None:
     body = "import os\nif sample['output_text'] == 'b': os.write(3, b'z' * 99)\nreturn 0.5"
     assert [mark.score for mark in run(body, ("a", "b", "c"))] == [0.5, None, 0.5]
