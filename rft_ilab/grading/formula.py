@@ -8,12 +8,14 @@ raises ArithmeticError or ValueError when it is calculated.
 from __future__ import annotations
 
 import math
+import operator
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from rft_ilab.errors import GraderError
 
 Term = Callable[[Mapping[str, float]], float]
+Operation = Callable[[float, float], float]
 TOKEN = re.compile(
     r"\s*(?:(?P<number>(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)|(?P<name>[A-Za-z_]\w*)|(?P<sign>[-+*/^(),]))"
 )
@@ -21,6 +23,8 @@ ONE: Mapping[str, Callable[[float], float]] = {
     "abs": abs, "floor": math.floor, "ceil": math.ceil, "exp": math.exp, "sqrt": math.sqrt, "log": math.log,
 }  # fmt: skip
 MANY: Mapping[str, Callable[..., float]] = {"min": min, "max": max}
+PLUS_MINUS: Mapping[str, Operation] = {"+": operator.add, "-": operator.sub}
+TIMES_OVER: Mapping[str, Operation] = {"*": operator.mul, "/": operator.truediv}
 MAX_LENGTH = 2000
 MAX_DEPTH = 40
 
@@ -74,19 +78,17 @@ class Formula:
         self._depth += 1
         if self._depth > MAX_DEPTH:
             raise self._bad("too deep nesting")
-        term = self._product()
-        while (sign := self._peek()) in ("+", "-") and sign:
-            self._take()
-            term = _plus(term, self._product()) if sign == "+" else _minus(term, self._product())
+        first, rest = self._product(), []
+        while self._peek() in ("+", "-"):
+            rest.append((PLUS_MINUS[self._take()], self._product()))
         self._depth -= 1
-        return term
+        return _chain(first, rest)
 
     def _product(self) -> Term:
-        term = self._signed()
-        while (sign := self._peek()) in ("*", "/") and sign:
-            self._take()
-            term = _times(term, self._signed()) if sign == "*" else _over(term, self._signed())
-        return term
+        first, rest = self._signed(), []
+        while self._peek() in ("*", "/"):
+            rest.append((TIMES_OVER[self._take()], self._signed()))
+        return _chain(first, rest)
 
     def _signed(self) -> Term:
         negative = False
@@ -141,20 +143,18 @@ class Formula:
         return lambda values: apply(argument(values))
 
 
-def _plus(a: Term, b: Term) -> Term:
-    return lambda values: a(values) + b(values)
+def _chain(first: Term, rest: Sequence[tuple[Operation, Term]]) -> Term:
+    """From left to right, in a loop: a thousand terms inside each other would be too deep to call."""
+    if not rest:
+        return first
 
+    def term(values: Mapping[str, float]) -> float:
+        value = first(values)
+        for operation, operand in rest:
+            value = operation(value, operand(values))
+        return value
 
-def _minus(a: Term, b: Term) -> Term:
-    return lambda values: a(values) - b(values)
-
-
-def _times(a: Term, b: Term) -> Term:
-    return lambda values: a(values) * b(values)
-
-
-def _over(a: Term, b: Term) -> Term:
-    return lambda values: a(values) / b(values)
+    return term
 
 
 def _negated(a: Term) -> Term:

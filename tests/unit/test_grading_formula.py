@@ -35,6 +35,11 @@ def test_values(text: str, value: float) -> None:
     assert Formula(text)(VALUES) == pytest.approx(value, abs=1e-15)
 
 
+@pytest.mark.parametrize("more", ["+0", "-0", "*1", "/1"])
+def test_a_formula_of_a_thousand_terms_has_a_value(more: str) -> None:
+    assert Formula("a" + more * 999)({"a": 1.0}) == 1.0
+
+
 @pytest.mark.parametrize(
     "text",
     ["", " ", "a +", "* a", "a b", "(a", "a)", "min()", "min(a,)", "abs(a, b)", "eval(a)", "a.b", "a[0]", "a; b",
