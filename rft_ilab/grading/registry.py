@@ -6,6 +6,7 @@ says itself which keys it takes: ``REQUIRED`` and ``OPTIONAL`` map a key to the 
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import Any
@@ -90,7 +91,8 @@ def _list_of(kind: type) -> Callable[[Any], bool]:
 _IS: Mapping[str, Callable[[Any], bool]] = {
     TEXT: lambda value: isinstance(value, str),
     TEXTS: _list_of(str),
-    NUMBER: lambda value: isinstance(value, int | float) and not isinstance(value, bool),
+    # Integers of JSON may be larger than any float, and then no arithmetic with floats is possible.
+    NUMBER: lambda value: isinstance(value, float) or (type(value) is int and abs(value) <= sys.float_info.max),
     INTEGER: lambda value: isinstance(value, int) and not isinstance(value, bool),
     FLAG: lambda value: isinstance(value, bool),
     OBJECT: lambda value: isinstance(value, dict),

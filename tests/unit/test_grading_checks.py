@@ -132,7 +132,8 @@ def test_number_tolerances_are_exact(tolerances: dict[str, float], completion: s
 
 
 @pytest.mark.parametrize(
-    "bad", [{"tolerance": -1}, {"tolerance": "1"}, {"tolerance": True}, {"relative_tolerance": -1}]
+    "bad",
+    [{"tolerance": -1}, {"tolerance": "1"}, {"tolerance": True}, {"tolerance": 10**400}, {"relative_tolerance": -1}],
 )
 def test_bad_tolerances_do_not_build(bad: dict[str, Any]) -> None:
     with pytest.raises(GraderError, match="tolerance"):

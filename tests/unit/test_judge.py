@@ -266,7 +266,8 @@ def user(content: Any) -> list[dict[str, Any]]:
     [
         ({"range": [1, 0]}, "range"), ({"range": [0, 0]}, "range"), ({"range": [0]}, "range"),
         ({"range": "0-1"}, "range"), ({"range": [0, True]}, "range"), ({"range": [0, float("inf")]}, "range"),
-        ({"range": [-1e308, 1e308]}, "range"),
+        ({"range": [-1e308, 1e308]}, "range"), ({"range": [0.5, 10**400]}, "range"),
+        ({"range": [-(10**308), 10**308]}, "range"),
         ({"model": " "}, "model is empty"), ({"input": []}, "a list of messages"), ({"input": ["hi"]}, "a list of"),
         ({"input": [{"role": "judge", "content": "x"}]}, "role"), ({"input": [{"role": "user"}]}, "must be text"),
         ({"input": user("{{item.}}")}, "bad path"), ({"input": user([])}, "must be text"),

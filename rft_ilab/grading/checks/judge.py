@@ -22,6 +22,7 @@ such answers. Images, audio and tools of judges are not supported.
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
 from math import isfinite
@@ -143,8 +144,8 @@ class ScoreModelCheck(Judge):
         sampling_params: Mapping[str, Any] | None = None,
         endpoint: str | None = None,
     ) -> None:
-        ends = range if isinstance(range, list | tuple) and all(map(_is_number, range)) else ()
-        if len(ends) != 2 or not ends[0] < ends[1] or not isfinite(ends[1] - ends[0]):
+        ends = range if isinstance(range, list | tuple) and all(map(_is_float, range)) else ()
+        if len(ends) != 2 or not ends[0] < ends[1] or not isfinite(float(ends[1]) - float(ends[0])):
             raise GraderError(f"range {shown(str(range))}", fix="two numbers, the lower one first, such as [0, 1]")
         self._low, self._high = ends
         super().__init__(model, input, {"type": "number"}, sampling_params, endpoint)
@@ -216,6 +217,11 @@ def _is_number(value: Any) -> bool:
     return (
         isinstance(value, int | float) and not isinstance(value, bool) and (isinstance(value, int) or isfinite(value))
     )
+
+
+def _is_float(value: Any) -> bool:
+    """Not an integer that no float can hold either."""
+    return _is_number(value) and abs(value) <= sys.float_info.max
 
 
 def _sampling(given: Mapping[str, Any]) -> dict[str, Any]:
