@@ -22,7 +22,8 @@ from rft_ilab.types import Seed, Skill, digest
 
 ROOT = "compositional_skills"
 MAX_GRADER_BYTES = 256 * 1024
-NAME = re.compile(r"[a-z0-9_]+")
+NAME = re.compile(r"[a-z0-9_]{1,200}")  # file systems take 255 bytes
+MAX_NAME = 1000  # of all parts together, far below the longest path
 # Part of every grader digest: raise it when the meaning of a grader type changes, so that no
 # cached grade of the older meaning survives.
 GRADING_VERSION = 1
@@ -79,9 +80,11 @@ def load_skill(taxonomy: Path, name: str, settings: Settings) -> Skill:
 def check_leaf(taxonomy: Path, name: str) -> Path:
     """The directory of a skill, with all its files there and none of them a symlink. Raises SkillError."""
     leaf = taxonomy / ROOT / name
+    if len(name) > MAX_NAME:
+        raise SkillError(f"bad skill name {name[:40]!r}...", fix=f"use at most {MAX_NAME} characters")
     for part in name.split("/"):
         if not NAME.fullmatch(part):
-            fix = "use lower-case letters, digits and underscores"
+            fix = "use at most 200 lower-case letters, digits and underscores"
             raise SkillError(f"bad skill name {name!r}", where=leaf, fix=fix)
     if not leaf.is_dir():
         raise SkillError(f"no skill {name!r}", where=taxonomy, fix=f"a skill is a directory below {ROOT}/")

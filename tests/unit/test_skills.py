@@ -145,7 +145,10 @@ def test_symlinked_area_is_refused(tmp_path: Path) -> None:
         load_skill(tmp_path, "other/skill", Settings())
 
 
-@pytest.mark.parametrize("name", ["Area/skill", "area/my skill", "area/skill-2", "../area/skill", "area//skill", ""])
+@pytest.mark.parametrize(
+    "name",
+    ["Area/skill", "area/my skill", "area/skill-2", "../area/skill", "area//skill", "", "a" * 5000, "a/" * 2500 + "a"],
+)
 def test_names_are_plain(tmp_path: Path, name: str) -> None:
     write_skill(tmp_path)
     with pytest.raises(SkillError, match="bad skill name"):
