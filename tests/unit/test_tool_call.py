@@ -91,7 +91,7 @@ def test_an_empty_name_is_never_right() -> None:
         ([1, 2], [[1, 2], [2, 1]], True), ([1], [[1, 2]], False), (["a b"], [["A-B"]], True), ({}, [{"a": ["",
         1]}], True),
         ({"a": 2}, [{"a": ["", 1]}], False), ({"b": 1}, [{"a": ["", 1]}], False), ([{"a": 1}], [[{"a": [1]}]], True),
-        ({"a": 1}, [3], False), ("it's", ['it"s'], True),
+        ({"a": 1}, [3], False), ("it's", ['it"s'], True), ({}, [{"a": "x"}], False), ({}, [{"a": 1}], False),
     ],
 )  # fmt: skip
 def test_accepted_as_in_bfcl(value: Any, right: Any, verdict: bool) -> None:
