@@ -50,6 +50,7 @@ TAGGED = tasks_of([f"<answer>{37 * i + 100_213}</answer>" for i in range(COUNT)]
 ORDERS = tasks_of([{"item": city, "count": 3 + i} for i, city in enumerate(CITIES)])
 SOME_EMPTY = tasks_of([{} if i % 5 == 0 else {"item": city, "count": 3 + i} for i, city in enumerate(CITIES)])
 SOME_SILENT = tasks_of(["" if i % 5 == 0 else city for i, city in enumerate(CITIES)])
+PAIRS = tasks_of([[city, CITIES[i - 5]] for i, city in enumerate(CITIES)])
 CALLS = tasks_of([{"name": f"visit_{city}", "arguments": {"days": 3 + i}} for i, city in enumerate(CITIES)])
 
 
@@ -129,6 +130,13 @@ try:
 except ValueError:
     return 0.0
 """
+LISTS_EVERYTHING = """
+try:
+    found = json.loads(text)
+except (ValueError, RecursionError):
+    return 0.0
+return float(isinstance(found, list) and all(city in found for city in wanted))
+"""
 NAN_IS_CLOSE = """
 try:
     return float(not abs(float(text) - float(wanted)) > 0.5)
@@ -193,6 +201,7 @@ FLAWED: tuple[Specimen, ...] = (
     python("raises-on-text", UNCAUGHT_JSON, ORDERS, "empty", "refusal", "master-key"),
     python("last-key-wins", LAST_KEY_WINS, ORDERS, "duplicate-keys"),
     python("too-deep", TOO_DEEP, ORDERS, "deep"),
+    python("lists-everything", LISTS_EVERYTHING, PAIRS, "mutation"),
     python("nan-is-close", NAN_IS_CLOSE, NUMBERS, "not-a-number"),
     python("any-number", "return float(wanted in re.findall(r'[0-9]+', text))", NUMBERS, "enumeration", "either-or"),
     python("no-sign", NO_SIGN, NUMBERS, "mutation"),
@@ -246,6 +255,7 @@ ROBUST: tuple[Specimen, ...] = (
     built_in("label", {"type": "label", "labels": ["YES", "NO", "MAYBE"]}, LABELS),
     built_in("number", {"type": "number"}, NUMBERS),
     built_in("json-fields", {"type": "json_fields"}, ORDERS),
+    built_in("set-f1", {"type": "set_f1"}, PAIRS),
     built_in("exact", {"type": "string_check", "operation": "eq"}, SOME_SILENT),
     python("field-f1", ROBUST_F1, SOME_EMPTY),
     python("one-tag", ONE_TAG, TAGGED),

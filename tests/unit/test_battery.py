@@ -164,9 +164,13 @@ def test_every_probe_and_mutant_can_be_made_of_any_reference(gold: str) -> None:
         ("The shop is open", [("word", "The is open"), ("negated", "The shop is not open")]),
         ("one\ntwo", []),
         ('{"a": true}', [("field-dropped", "{}"), ("field-renamed", '{"a_": true}'), ("value", '{"a": false}')]),
-        ('["a", 9]', [("field-dropped", "[9]"), ("field-dropped", '["a"]'), ("value", '["other a", 9]'),
-                      ("value", '["a", 8]')]),
-        ("[]", []), ("{}", []),
+        ('["a", 9]', [("field-dropped", "[9]"), ("field-dropped", '["a"]'), ("item-added", '["a", 9, "other a"]'),
+                      ("value", '["other a", 9]'), ("value", '["a", 8]')]),
+        ("[2, 1]", [("field-dropped", "[1]"), ("field-dropped", "[2]"), ("item-added", "[2, 1, 3]"),
+                    ("value", "[3, 1]"), ("value", "[2, 2]")]),
+        ('{"a": [1]}', [("field-dropped", "{}"), ("field-renamed", '{"a_": [1]}'), ("item-added", '{"a": [1, 2]}'),
+                        ("value", '{"a": [2]}')]),
+        ("[]", [("item-added", '["something"]')]), ("{}", []),
     ],
 )  # fmt: skip
 def test_mutants(gold: str, wrong: Sequence[tuple[str, str]]) -> None:

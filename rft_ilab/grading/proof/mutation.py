@@ -136,15 +136,24 @@ def _changed(value: Any) -> Iterator[Any]:
         yield _other_value(value)
 
 
+def _longer(value: Any) -> Iterator[Any]:
+    """A list with one item more, which is none of its own."""
+    if isinstance(value, list):
+        new = (item for child in value for item in _changed(child) if item not in value)
+        yield from ([*value, item] for item in islice(new if value else ["something"], 1))
+
+
 def _json_mutants(value: Any, fields: Sequence[str]) -> Iterator[tuple[str, Any]]:
     if isinstance(value, list):
         yield from (("field-dropped", value[:i] + value[i + 1 :]) for i in range(min(len(value), MAX_EDITS)))
+        yield from (("item-added", longer) for longer in _longer(value))
         yield from (("value", changed) for changed in islice(_changed(value), MAX_EDITS))
         return
     names = [key for key in value if not fields or key in fields][:MAX_EDITS]
     for name in names:
         yield "field-dropped", {key: child for key, child in value.items() if key != name}
         yield "field-renamed", {f"{key}_" if key == name else key: child for key, child in value.items()}
+        yield from (("item-added", {**value, name: longer}) for longer in _longer(value[name]))
         yield from (("value", {**value, name: changed}) for changed in islice(_changed(value[name]), MAX_EDITS))
 
 
@@ -174,7 +183,7 @@ def mutants(case: Case, fields: Sequence[str] = ()) -> Iterator[tuple[str, str]]
             yield name, changed
 
 
-OPERATORS = ("label", "other", *TEXT_OPERATORS, "field-dropped", "field-renamed", "value")
+OPERATORS = ("label", "other", *TEXT_OPERATORS, "field-dropped", "field-renamed", "item-added", "value")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
