@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from rft_ilab.errors import GraderError
 from rft_ilab.rollouts import Environment, Graded, collect, grade_groups
 from rft_ilab.skills.tasks import build_prompt
 from rft_ilab.store import Cache
@@ -37,10 +38,31 @@ def sample_and_grade(
     return grade_groups(environment.grader, tasks, [groups[task.id] for task in tasks], None)
 
 
+def refuse_errors(environment: Environment, groups: Sequence[Sequence[Graded]], most: float) -> None:
+    """Raises GraderError when more than a share ``most`` of the grades are errors.
+
+    A mean over those that happened to be graded would prefer a model whose bad answers crash the grader.
+    """
+    grades = [graded.grade for group in groups for graded in group]
+    errors = [grade.error for grade in grades if grade.error is not None]
+    if len(errors) > most * len(grades):
+        raise GraderError(
+            f"{environment.skill.name}: {len(errors)} of {len(grades)} grades are errors (limit {most:.0%}); "
+            f"the first: {errors[0]}",
+            fix="run: ilab taxonomy lint, then fix the grader",
+        )
+
+
 def greedy_accuracy(
-    policy: Policy, environment: Environment, tasks: Sequence[Task], demonstrations: int, cache: Cache | None = None
+    policy: Policy,
+    environment: Environment,
+    tasks: Sequence[Task],
+    demonstrations: int,
+    cache: Cache | None = None,
+    *,
+    max_error_share: float,
 ) -> Accuracy:
-    """Greedy accuracy on ``tasks``; ungraded ones are counted apart.
+    """Greedy accuracy on ``tasks``; ungraded ones are counted apart. Raises GraderError if there are too many of them.
 
     Give a ``cache`` only where ``policy.id`` names its weights (the untouched base, not a model in training).
     """
@@ -58,6 +80,7 @@ def greedy_accuracy(
             demonstrations=demonstrations,
             cache=cache,
         )
+    refuse_errors(environment, groups, max_error_share)
     by_class: dict[str, list[bool]] = defaultdict(list)
     for (graded,) in groups:
         if graded.grade.passed is not None:

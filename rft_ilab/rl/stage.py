@@ -20,7 +20,7 @@ from rft_ilab.policy.local.sampler import LocalPolicy
 from rft_ilab.rl.checkpoint import load_adapter, load_checkpoint, save_adapter, save_checkpoint
 from rft_ilab.rl.curriculum import draw_tasks
 from rft_ilab.rl.engine import Engine
-from rft_ilab.rl.evaluate import Accuracy, greedy_accuracy, sample_and_grade
+from rft_ilab.rl.evaluate import Accuracy, greedy_accuracy, refuse_errors, sample_and_grade
 from rft_ilab.rl.export import save_gguf, save_merged, save_peft_adapter
 from rft_ilab.rl.grpo import Progress, train_grpo
 from rft_ilab.rl.lessons import Lesson
@@ -143,19 +143,21 @@ class RLStage:
     # -- measuring on validation --------------------------------------------------------------------
 
     def _target_accuracy(self, policy: Policy, cache: Cache | None = None) -> tuple[float, float, float]:
-        found: list[Accuracy] = [
-            greedy_accuracy(policy, e, e.validation(self.settings.val_tasks), 0, cache) for e in self.targets
-        ]
+        found = [self._accuracy(policy, e, self.settings.val_tasks, 0, cache) for e in self.targets]
         n = len(found)
         return sum(a.score for a in found) / n, sum(a.mean for a in found) / n, sum(a.macro for a in found) / n
 
     def _watched_accuracy(self, policy: Policy, cache: Cache | None = None) -> dict[str, float]:
         return {
-            e.skill.name: greedy_accuracy(
-                policy, e, e.validation(WATCHED_VAL_TASKS), e.settings.demonstrations, cache
-            ).mean
+            e.skill.name: self._accuracy(policy, e, WATCHED_VAL_TASKS, e.settings.demonstrations, cache).mean
             for e in self.watched
         }
+
+    def _accuracy(
+        self, policy: Policy, e: Environment, count: int, demonstrations: int, cache: Cache | None
+    ) -> Accuracy:
+        tasks, most = e.validation(count), self.settings.max_error_share
+        return greedy_accuracy(policy, e, tasks, demonstrations, cache, max_error_share=most)
 
     def _add_candidate(self, engine: Engine, name: str, file: str | None) -> Candidate:
         if file:
@@ -188,6 +190,7 @@ class RLStage:
             groups = sample_and_grade(
                 engine.policy("signal"), environment, tasks, self.settings.group_size, sampling, 0
             )
+            refuse_errors(environment, groups, self.settings.max_error_share)
             measured = measure_signal(
                 environment.skill.name,
                 [(g[0].task.id, [r.grade.passed for r in g]) for g in groups],

@@ -17,13 +17,16 @@ from rft_ilab.errors import GraderError, PolicyError, SignalError
 from rft_ilab.grading.engine import build_grader
 from rft_ilab.policy.local.gguf_file import gguf_name, hf_name, read_llama, to_interleaved, to_rotate_half
 from rft_ilab.policy.local.model import load_model
+from rft_ilab.rl.evaluate import refuse_errors
+from rft_ilab.rl.grpo import Progress, _check_errors
 from rft_ilab.rl.lessons import Lesson, plan_batches
 from rft_ilab.rl.selection import Candidate, select
 from rft_ilab.rl.stage import RLStage
-from rft_ilab.rollouts import Environment
+from rft_ilab.rollouts import Environment, Graded
 from rft_ilab.skills.tasks import load_tasks
 from rft_ilab.skills.tree import load_skill
 from rft_ilab.store import Cache, read_json, read_jsonl
+from rft_ilab.types import Grade, Rollout
 from tests.tiny_model import make_tiny_model
 from tests.unit.taxonomies import row, write_skill
 
@@ -150,8 +153,31 @@ def test_no_signal_is_refused_with_advice(tiny: Path, tmp_path: Path) -> None:
 def test_a_breaking_grader_stops_the_run(tiny: Path, tmp_path: Path) -> None:
     source = "def grade(sample, item):\n    if 'e' in sample['output_text']: return 1.0\n    raise ValueError('no e')"
     broken = {"type": "python", "name": "broken", "source": source}
-    with pytest.raises(GraderError, match=r"grades are errors; the first: .*no e"):
+    with pytest.raises(GraderError, match=r"area/target: \d+ of 6 grades are errors \(limit 5%\); the first: .*no e"):
         stage(tmp_path / "run", tmp_path / "t", grader=broken).run(tiny, [], {"area/other": 1.0})
+    # A watched skill's grades are no rewards, but which checkpoint is chosen depends on them.
+    watched = stage(tmp_path / "run", tmp_path / "t")
+    watched.watched = [environment(tmp_path / "t", "area/watched", broken)]
+    with pytest.raises(GraderError, match=r"area/watched: \d+ of 6 grades are errors"):
+        watched.run(tiny, [], {"area/watched": 1.0})
+
+
+def test_too_many_errors_among_rewards_stop_the_run() -> None:
+    _check_errors(Progress(graded=100, errors=5, first_error="no e"), TRAIN)
+    with pytest.raises(GraderError, match="6 of 100 grades are errors; the first: no e"):
+        _check_errors(Progress(graded=100, errors=6, first_error="no e"), TRAIN)
+
+
+def test_validation_bears_a_few_errors_and_no_more(tmp_path: Path) -> None:
+    e = environment(tmp_path, "area/target")
+    fine = Grade(task_id="t", index=0, policy_id="p", score=1.0, passed=True)
+    failed = Grade(task_id="t", index=0, policy_id="p", score=None, passed=None, error="no e")
+    rollout = Rollout(task_id="t", index=0, policy_id="p", completion="", stop="eos")
+    groups = [[Graded(e.tasks[0], rollout, grade)] for grade in [*[fine] * 19, failed]]
+    refuse_errors(e, groups, 0.05)
+    refuse_errors(e, [], 0.05)
+    with pytest.raises(GraderError, match="1 of 19 grades are errors"):
+        refuse_errors(e, groups[1:], 0.05)
 
 
 def test_batches_hold_one_watched_skill_each() -> None:
