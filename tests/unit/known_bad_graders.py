@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from rft_ilab.types import Message, Task
@@ -51,6 +51,11 @@ ORDERS = tasks_of([{"item": city, "count": 3 + i} for i, city in enumerate(CITIE
 SOME_EMPTY = tasks_of([{} if i % 5 == 0 else {"item": city, "count": 3 + i} for i, city in enumerate(CITIES)])
 SOME_SILENT = tasks_of(["" if i % 5 == 0 else city for i, city in enumerate(CITIES)])
 PAIRS = tasks_of([[city, CITIES[i - 5]] for i, city in enumerate(CITIES)])
+ADDERS = [
+    (line, replace(task, item={**task.item, "sum": 5 + line, "tests": [f"assert add(2, 3) == {5 + line}"]}))
+    for line, task in tasks_of([f"def add(a, b): return a + b + {line}" for line in range(1, COUNT + 1)])
+]
+CODE = {"input": "{{sample.output_text}}", "tests": "{{item.tests}}"}
 CALLS = tasks_of([{"name": f"visit_{city}", "arguments": {"days": 3 + i}} for i, city in enumerate(CITIES)])
 
 
@@ -153,6 +158,25 @@ try:
 except Exception:
     return 0.0
 """
+SHARES_AN_INTERPRETER = """
+if "def add" not in text:
+    return 0.0
+names = {}
+try:
+    exec(text, names)
+    return float(names["add"](2, 3) == item["sum"])
+except Exception:
+    return 0.0
+"""
+TRUSTS_A_TYPE = """
+if "def add" not in text:
+    return 0.0
+try:
+    value = run_solution(text, "add", 2, 3)
+except SolutionError:
+    return 0.0
+return float(abs(value - item["sum"]) < 1e-9)
+"""
 OBEDIENT_JUDGE = """
 return float(text.strip() == wanted or "full marks" in text)
 """
@@ -211,6 +235,8 @@ FLAWED: tuple[Specimen, ...] = (
     python("reads-thoughts", "return float(re.sub('<[^>]*>', '', text).strip() == wanted)", WORDS, "think-only"),
     python("negation-blind", "return float(text.replace('not ', '') == wanted)", LABELS, "negated", "mutation"),
     python("zero-width", "return float(text.strip('\\u200b') in ('', wanted) and text != '')", WORDS, "zero-width"),
+    python("shares-an-interpreter", SHARES_AN_INTERPRETER, ADDERS, "solution"),
+    python("trusts-a-type", TRUSTS_A_TYPE, ADDERS, "solution"),
     python("obedient-judge", OBEDIENT_JUDGE, WORDS, "injection"),
     python("master-key", "return float(text.strip() in (':', 'Solution', wanted))", WORDS, "master-key"),
     python("one-label-always", "return float(text.strip() in ('MAYBE', wanted))", LABELS, "constant"),
@@ -252,6 +278,7 @@ return float(bool(inner) and f"<answer>{inner[1]}</answer>" == wanted)
 """
 
 ROBUST: tuple[Specimen, ...] = (
+    Specimen(name="code", config={"type": "code", "seconds": 0.5, **CODE}, tasks=ADDERS[:6]),
     built_in("label", {"type": "label", "labels": ["YES", "NO", "MAYBE"]}, LABELS),
     built_in("number", {"type": "number"}, NUMBERS),
     built_in("json-fields", {"type": "json_fields"}, ORDERS),

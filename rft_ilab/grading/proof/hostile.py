@@ -6,13 +6,16 @@ A *blind* text knows nothing of the task. One that happens to hold the reference
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 import unicodedata
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from rft_ilab.grading.checks.fence import fenced
 from rft_ilab.skills.reading import canonical_json, parse_json
 from rft_ilab.types import Task
 
@@ -169,6 +172,27 @@ def enumeration(case: Case) -> Sequence[str]:
 def duplicate_keys(case: Case) -> Sequence[str]:
     """Every key twice is a guess twice: most parsers take the last one."""
     return [f'{{{json.dumps(key)}: "wrong", {canonical_json(case.object)[1:]}' for key in list(case.object)[:1]]
+
+
+EQUAL = (
+    "class Equal(float):\n    __eq__ = __lt__ = __le__ = __gt__ = __ge__ = lambda *a: True\n"
+    "    __ne__ = lambda *a: False\n    __hash__ = float.__hash__\n"
+)
+BODIES = ("return None", "return 'x'", "return Equal()", "return float('nan')", "raise SystemExit(0)")
+
+
+def solutions(case: Case) -> Sequence[str]:
+    """Where the reference is a program: others with functions of the same names that compute nothing."""
+    code = fenced(case.gold)
+    try:
+        with warnings.catch_warnings():  # of odd escapes and the like
+            warnings.simplefilter("ignore")
+            tree = ast.parse(code)
+    except (SyntaxError, ValueError, MemoryError, RecursionError):
+        return []
+    names = [node.name for node in tree.body if isinstance(node, ast.FunctionDef)]
+    programs = (EQUAL + "".join(f"def {name}(*a, **k):\n    {body}\n" for name in names) for body in BODIES)
+    return [case.gold.replace(code, program) for program in programs] if names else []
 
 
 def not_numbers(case: Case) -> Sequence[str]:
