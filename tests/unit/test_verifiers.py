@@ -37,6 +37,7 @@ BASE: dict[str, Any] = {"input": "{{sample.output_text}}", "reference": "{{item.
 INPUT: dict[str, Any] = {"input": "{{sample.output_text}}"}
 PERSON = {"type": "object", "properties": {"name": {"pattern": "(a+)+$"}}, "unevaluatedProperties": False}
 JSON = {"a": [1, "x"], "b": True}
+DRAFT_3, DRAFT_4 = ({"$schema": f"http://json-schema.org/draft-0{number}/schema#"} for number in (3, 4))
 
 CHECKS: dict[str, tuple[Any, dict[str, Any]]] = {
     "string_check": (StringCheck(**BASE, operation="ilike"), {"reference": "xyz"}),
@@ -82,6 +83,9 @@ def mark(check: Any, text: str, **item: Any) -> Mark:
         (lambda: JsonSchemaCheck(**INPUT, schema={"$ref": "file:///etc/passwd"}), "leads nowhere"),
         (lambda: JsonSchemaCheck(**INPUT, schema={"$ref": "#/$defs/x"}), "leads nowhere"),
         (lambda: JsonSchemaCheck(**INPUT, schema={"$schema": "http://example.com/"}), "unknown draft"),
+        (lambda: JsonSchemaCheck(**INPUT, schema={"$schema": []}), "schema.* is not a text"),
+        (lambda: JsonSchemaCheck(**INPUT, schema={**DRAFT_4, "$ref": {"a": 1}}), "ref .* is not a text"),
+        (lambda: JsonSchemaCheck(**INPUT, schema={**DRAFT_3, "definitions": {"a": {"definitions": 1}}}), "no schema"),
         (lambda: DateCheck(**BASE, order="ymd"), "unknown order"),
         (lambda: NumberCheck(**BASE, which="best"), "unknown which"),
         (lambda: NumberCheck(**BASE, percent="x"), "unknown percent"),
@@ -92,6 +96,21 @@ def mark(check: Any, text: str, **item: Any) -> Mark:
 def test_what_does_not_build(make: Any, what: str) -> None:
     with pytest.raises(GraderError, match=what):
         make()
+
+
+@pytest.mark.parametrize(
+    ("step", "answer", "score"),
+    [(0.5, 10**400, 1.0), (0.01, 10**400 + 1, 0.0), (10**400, "0.5", 0.0), (0.5, "1.5", 1.0), (0.1, "1e300", 1.0)],
+)
+def test_a_multiple_of_what_no_float_can_hold(step: Any, answer: Any, score: float) -> None:
+    assert mark(JsonSchemaCheck(**INPUT, schema={"multipleOf": step}), str(answer)).score == score
+    assert mark(JsonSchemaCheck(**INPUT, schema={**DRAFT_3, "divisibleBy": step}), str(answer)).score == score
+
+
+def test_a_type_that_draft_3_does_not_know_is_an_error() -> None:
+    assert mark(JsonSchemaCheck(**INPUT, schema={**DRAFT_3, "type": "text"}), "1").error == (
+        "the schema has the unknown type 'text'"
+    )
 
 
 BAITS = {

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
+from fractions import Fraction
 from functools import lru_cache
 from threading import Lock
 from types import FunctionType, SimpleNamespace
@@ -23,7 +24,7 @@ from typing import Any, ClassVar
 
 import jsonschema_specifications
 from jsonschema import FormatChecker, validators
-from jsonschema.exceptions import SchemaError, ValidationError
+from jsonschema.exceptions import SchemaError, UnknownType, ValidationError
 from referencing.exceptions import Unresolvable
 
 from rft_ilab.errors import GraderError
@@ -108,6 +109,19 @@ def _identity(value: Any) -> Any:
     return ("boolean" if isinstance(value, bool) else "value", value)
 
 
+def _exactly(keyword: Keyword) -> Keyword:
+    """The library's ``multipleOf``, which divides as floats do; integers that no float can hold are divided exactly."""
+
+    def multiple_of(validator: Any, step: Any, instance: Any, schema: Any) -> Iterator[ValidationError]:
+        try:
+            yield from keyword(validator, step, instance, schema) or ()
+        except OverflowError:
+            if (Fraction(instance) / Fraction(step)).denominator != 1:
+                yield ValidationError(f"{shown(repr(instance))} is not a multiple of {shown(repr(step))}")
+
+    return multiple_of
+
+
 REPLACED: Mapping[str, Keyword] = {
     "pattern": _pattern,
     "patternProperties": _pattern_properties,
@@ -127,6 +141,8 @@ def _with_re2(keyword: Any) -> Keyword:
 def _keywords(library: Mapping[str, Any], spent: list[int]) -> dict[str, Keyword]:
     """The keywords of a draft, ours in place of some, each counting its steps."""
     keywords = {**library, **{name: own for name, own in REPLACED.items() if name in library}}
+    for name in {"multipleOf", "divisibleBy"} & set(library):
+        keywords[name] = _exactly(library[name])
     if "unevaluatedProperties" in library:
         keywords["unevaluatedProperties"] = _with_re2(library["unevaluatedProperties"])
     return {name: _counted(keyword, spent, name.startswith("unevaluated")) for name, keyword in keywords.items()}
@@ -151,7 +167,9 @@ class JsonSchemaCheck:
 
     def __init__(self, input: str, schema: Mapping[str, Any]) -> None:
         self._input = Template(input)
-        named = schema.get("$schema")
+        named = schema.get("$schema", "")
+        if not isinstance(named, str):
+            raise GraderError(f"$schema {shown(str(named))} is not a text")
         default = None if named else validators.Draft202012Validator
         base: Any = validators.validator_for(schema, default=default)  # type: ignore[arg-type]
         if base is None:
@@ -166,6 +184,8 @@ class JsonSchemaCheck:
             raise GraderError(f"the schema is wrong at {error.json_path}: {error.message[:200]}") from error
         except RecursionError as error:
             raise GraderError("the schema is nested too deeply") from error
+        except (AttributeError, TypeError) as error:  # of the walk through parts that old meta-schemas do not check
+            raise GraderError(f"a part of the schema is no schema: {error}") from error
         self._spent, self._lock = [0], Lock()
         keywords = _keywords(base.VALIDATORS, self._spent)
         self._validator = validators.extend(base, validators=keywords)(
@@ -188,6 +208,8 @@ class JsonSchemaCheck:
             for name in REFERENCES:
                 if isinstance(target := sub.get(name), str):
                     self._resolve(resolver, target, name)
+                elif name in sub and name in self._base.VALIDATORS:  # the meta-schema of draft 4 does not say so
+                    raise GraderError(f"{name} {shown(str(target))} is not a text")
             for pattern in (sub.get("pattern"), *sub.get("patternProperties", ())):
                 if isinstance(pattern, str):
                     _search(pattern)
@@ -218,6 +240,8 @@ class JsonSchemaCheck:
             return Mark(0.0, text, f"checking the answer takes more than {STEPS} steps")
         except Unresolvable as error:
             return Mark.failed(f"a reference of the schema leads nowhere: {error}")
+        except UnknownType as error:  # draft 3 knows them only here
+            return Mark.failed(f"the schema has the unknown type {shown(str(error.type))}")
         except RecursionError:
             return Mark.failed("the schema refers to itself without end")
         if problem is None:
