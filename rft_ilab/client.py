@@ -202,7 +202,7 @@ def plain_url(url: str) -> str:
     """
     try:
         parsed = httpx.URL(url)
-    except httpx.InvalidURL as error:
+    except (httpx.InvalidURL, UnicodeError) as error:
         raise ValueError(f"is no URL: {error}") from error
     if parsed.scheme not in ("http", "https") or not parsed.host or parsed.userinfo:
         raise ValueError("is not usable")

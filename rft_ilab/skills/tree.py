@@ -26,7 +26,7 @@ NAME = re.compile(r"[a-z0-9_]{1,200}")  # file systems take 255 bytes
 MAX_NAME = 1000  # of all parts together, far below the longest path
 # Part of every grader digest: raise it when the meaning of a grader type changes, so that no
 # cached grade of the older meaning survives.
-GRADING_VERSION = 1
+GRADING_VERSION = 2
 
 
 def find_skills(taxonomy: Path, settings: Settings) -> tuple[Skill, ...]:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from rft_ilab.errors import SandboxError
-from rft_ilab.grading.cage import pool
+from rft_ilab.grading.cage import capabilities, pool
 from rft_ilab.grading.cage.capabilities import CAGE, PROCESS, WITHOUT_LANDLOCK, Features, Walls
 from rft_ilab.grading.cage.child import Child
 from rft_ilab.grading.cage.server import ServerLost
@@ -143,3 +143,28 @@ def test_the_servers_environment_is_empty_and_it_cannot_be_read() -> None:
     if os.getuid() == 0:
         assert b"=" not in Path(f"/proc/{pid}/environ").read_bytes()
     assert os.readlink(f"/proc/{pid}/cwd") == "/" if os.getuid() == 0 else True
+
+
+@pytest.mark.parametrize(
+    ("environment", "foreign"),
+    [
+        ({}, False), ({"CI": "true"}, True), ({"CI": "1"}, True), ({"CI": "false"}, False),
+        ({"RFT_ILAB_UNTRUSTED": "1"}, True), ({"CI": "true", "RFT_ILAB_UNTRUSTED": "0"}, False),
+    ],
+)  # fmt: skip
+def test_graders_of_pull_requests_never_run_without_walls(
+    environment: dict[str, str], foreign: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("CI", "RFT_ILAB_UNTRUSTED"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    weak = Walls(seccomp=False, landlock=0, uid=1)
+    capabilities.require(Walls(seccomp=True, landlock=0, uid=1), trusted=False)
+    with pytest.raises(SandboxError, match="not trusted"):
+        capabilities.require(weak, trusted=False)
+    if foreign:
+        with pytest.raises(SandboxError, match="RFT_ILAB_UNTRUSTED=0"):
+            capabilities.require(weak, trusted=True)
+    else:
+        capabilities.require(weak, trusted=True)

@@ -141,6 +141,17 @@ def test_the_whole_yield_is_told_once_at_the_end(directory, taxonomy, tmp_path, 
     assert len(lines(tmp_path / "dated" / "rft_ledger.jsonl")) == 2
 
 
+def test_no_yield_at_all_is_an_error_and_the_ledger_stays(directory, taxonomy, tmp_path, server):
+    def original(**changed):
+        ctx = sdg.PipelineContext(server.client(), model_id="m", batch_size=1, batch_num_workers=2)
+        flow = sdg.Pipeline.from_file(ctx, str(directory / "freeform_skills.yaml"))
+        flow.generate(dataset(("Is it so", "NO"), ("Is it now", "NO")))
+
+    with pytest.raises(HostError, match=r"rft_ledger\.jsonl: no row of any skill .* was verified"):
+        generation.run(original, given(directory, taxonomy, tmp_path))
+    assert len(lines(tmp_path / "dated" / "rft_ledger.jsonl")) == 2
+
+
 def test_rows_out_of_a_checkpoint_get_their_lines(taxonomy, tmp_path, caplog):
     caplog.set_level(logging.INFO)
     running = generation.Generation(taxonomy=taxonomy, output=tmp_path / "dated", checkpoints=tmp_path / "checkpoints")

@@ -7,6 +7,7 @@ read; it is good enough for graders that one has written, and refused for anythi
 
 from __future__ import annotations
 
+import os
 import platform
 import sys
 from dataclasses import dataclass
@@ -60,15 +61,27 @@ class Walls:
 _warned: set[str] = set()
 
 
+UNTRUSTED_VARIABLE = "RFT_ILAB_UNTRUSTED"
+
+
+def nobody_vouches() -> bool:
+    """Whether what lies in the taxonomy comes from strangers: ``RFT_ILAB_UNTRUSTED`` says so, else ``CI`` does.
+
+    That is where the graders of pull requests run before anybody has read them.
+    """
+    said = os.environ.get(UNTRUSTED_VARIABLE) or os.environ.get("CI", "")
+    return said.lower() not in ("", "0", "false", "no")
+
+
 def require(walls: Walls, *, trusted: bool) -> None:
     """Refuse what nobody vouches for where the walls are weak; else say so once. Raises SandboxError."""
     if walls.tier != PROCESS:
         return
     why = f": {walls.problem}" if walls.problem else ""
-    if not trusted:
+    if not trusted or nobody_vouches():
         raise SandboxError(
             f"no sandbox for code that is not trusted on this machine{why}",
-            fix="use Linux with seccomp; `ilab rft doctor` shows what is missing",
+            fix="use Linux with seccomp, see `ilab rft doctor`; for graders of your own set RFT_ILAB_UNTRUSTED=0",
         )
     if PROCESS not in _warned:
         _warned.add(PROCESS)

@@ -72,7 +72,8 @@ def attach(module: ModuleType) -> None:
 def run(original: Callable[..., Any], given: Mapping[str, Any]) -> Any:
     """``original()``, told of to the blocks, if its pipeline has one of ours.
 
-    Raises BlockConfigParserError, HostError or SkillError before ``original`` begins.
+    Raises BlockConfigParserError, HostError or SkillError before ``original`` begins; HostError after it, if not one
+    row of the skills with graders was kept: training would start on nothing.
     """
     global _current
     pipeline = given.get("pipeline") or "simple"
@@ -97,11 +98,14 @@ def run(original: Callable[..., Any], given: Mapping[str, Any]) -> Any:
     try:
         done = original(**changed)
         ledger.take_over(generation)
-        return done
     finally:
         _current = before
         for skill, tally in generation.tallies.items():
             report(skill, tally, generation.ledgers)
+    if generation.tallies and not any(tally["kept"] for tally in generation.tallies.values()):
+        where = min(generation.ledgers, default=None)
+        raise HostError("no row of any skill with a grader was verified", where=where, fix=TRY)
+    return done
 
 
 def taxonomy_root(taxonomy: str | Path | None) -> Path:
