@@ -29,7 +29,7 @@ from rft_ilab.synth import ledger
 from rft_ilab.synth.contamination import HeldOut
 from rft_ilab.synth.exports import ExportTask, export_rlvr
 from rft_ilab.synth.ledger import Entry
-from rft_ilab.synth.screening import Known, entry, held_out, screen
+from rft_ilab.synth.screening import MOST_LUCK, Known, enough, entry, held_out, luck, screen
 from rft_ilab.synth.sources import Proposal, from_generator, paraphrases, questions
 from rft_ilab.synth.verify import Sourced, Verified, answer_sampling, authored, verify_answers
 from rft_ilab.types import Policy, Task
@@ -179,6 +179,8 @@ class _Work:
                 )
         if not proposals:
             return [], []
+        if settings.questions:
+            self._warn_of_luck(environment)
         with self.out.bar("agreement", len(proposals)) as advance:
             found = screen(
                 environment,
@@ -197,6 +199,17 @@ class _Work:
             if one.disposition == "kept" and one.task
         ]
         return kept, [entry(environment, one) for one in found if one.disposition != "kept"]
+
+
+    def _warn_of_luck(self, environment: Environment) -> None:
+        """With few classes, answers that know nothing agree often."""
+        classes, n, k = list((environment.classes or {}).values()), self.settings.agree_of, self.settings.agree
+        if classes and (chance := luck(classes, n, k)) > MOST_LUCK:
+            more, needed = enough(classes, n, k)
+            self.out.say(
+                f"  note: with so few classes {k} of {n} answers agree {chance:.0%} of the time without having read the "
+                f"question; for new questions better agree = {needed}, agree_of = {more} (rft.toml)"
+            )
 
 
 def _ledger_lines(name: str, verified: Verified) -> list[str]:

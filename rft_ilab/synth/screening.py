@@ -15,6 +15,7 @@ and never enter val or test; docs/data.md has how often agreement was right.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -30,6 +31,7 @@ from rft_ilab.synth.ledger import Disposition, Entry, said, sampling_row, task_i
 from rft_ilab.synth.sources import Proposal
 from rft_ilab.types import Policy, Rollout, Sampling, Task
 
+MOST_LUCK, MOST_SAMPLES = 0.05, 16
 UNKNOWN = "(unknown)"  # the reference of a question that has none yet; no grader sees it
 EVIDENCE = {"generated": "by construction", "paraphrase": "reference kept", "question": "agreement"}
 
@@ -228,6 +230,34 @@ def _agreed(one: Screened, task: Task, graded: list[Graded], needed: int) -> Scr
     if agreed < needed:
         return replace(one, disposition="no_agreement", reason=f"only {agreed} of {n} independent answers agree")
     return replace(one, reason=f"{agreed} of {n} independent answers agree")
+
+
+def luck(classes: Iterable[str], samples: int, needed: int) -> float:
+    """Chance that ``needed`` of ``samples`` answers agree although none has read the question.
+
+    They are drawn like the references in ``classes``, one a task.
+
+    >>> luck(["yes", "no"], 4, 3)
+    0.625
+    """
+    counts = Counter(classes)
+    rates = [count / counts.total() for count in counts.values()]
+    ways = range(needed, samples + 1)
+    both = sum(math.comb(samples, k) * p**k * (1 - p) ** (samples - k) for p in rates for k in ways)
+    return min(1.0, both)
+
+
+def enough(classes: Sequence[str], samples: int, needed: int) -> tuple[int, int]:
+    """The least (samples, needed), at least as strict as those given, at which luck is at most ``MOST_LUCK``.
+
+    >>> enough(["yes", "no"], 4, 3)
+    (6, 6)
+    """
+    for n in range(samples, MOST_SAMPLES):
+        for k in range(max(needed, math.ceil(n * needed / samples)), n + 1):
+            if luck(classes, n, k) <= MOST_LUCK:
+                return n, k
+    return MOST_SAMPLES, MOST_SAMPLES
 
 
 def agreement(found: Sequence[Screened]) -> dict[str, Any]:
