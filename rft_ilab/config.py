@@ -50,8 +50,9 @@ class DataSettings:
     (and ``watched_tasks`` of every other skill, for replay), of which ``keep_per_class`` are kept.
 
     For targets also ``generated`` tasks of a ``generator.py``, and of the teacher ``paraphrases`` of training
-    tasks and new ``questions``, each kept if ``agree`` of ``agree_of`` independent answers agree. ``band_samples``:
-    answers of the student that decide a task's difficulty, where another model is the teacher."""
+    tasks and new ``questions`` (both written at ``writing_temperature``), each kept if ``agree`` of ``agree_of``
+    independent answers agree. ``band_samples``: answers of the student that decide a task's difficulty, where
+    another model is the teacher."""
 
     tasks: int = 384
     samples: int = 2
@@ -61,6 +62,7 @@ class DataSettings:
     generated: int = 64
     paraphrases: int = 0
     questions: int = 0
+    writing_temperature: float = 0.5
     agree: int = 3
     agree_of: int = 4
     band_samples: int = 4

@@ -162,7 +162,7 @@ class _Work:
 
     def _further(self, environment: Environment, tasks: Sequence[Task]) -> tuple[list[Sourced], list[Entry]]:
         """Tasks of the generator and of the teacher that stood the screening, and the lines of those that did not."""
-        settings, seed, cache = self.settings, self.seed, self.space.cache
+        settings, seed, cache, warmth = self.settings, self.seed, self.space.cache, self.settings.writing_temperature
         proposals: list[Proposal] = []
         if settings.generated and has_generator(environment.skill):
             proposals += from_generator(environment.skill, settings.generated, seed)
@@ -171,11 +171,19 @@ class _Work:
             for count, some in ((each + 1, tasks[:rest]), (each, tasks[rest:])):
                 if count and some:
                     with self.out.bar("paraphrases", len(some)) as advance:
-                        proposals += paraphrases(self.teacher, some, count, seed=seed, cache=cache, advance=advance)
+                        proposals += paraphrases(
+                            self.teacher, some, count, temperature=warmth, seed=seed, cache=cache, advance=advance
+                        )
         if settings.questions:
             with self.out.bar("new questions", settings.questions) as advance:
                 proposals += questions(
-                    environment, self.teacher, settings.questions, seed=seed, cache=cache, advance=advance
+                    environment,
+                    self.teacher,
+                    settings.questions,
+                    temperature=warmth,
+                    seed=seed,
+                    cache=cache,
+                    advance=advance,
                 )
         if not proposals:
             return [], []
@@ -207,7 +215,7 @@ class _Work:
         if classes and (chance := luck(classes, n, k)) > MOST_LUCK:
             more, needed = enough(classes, n, k)
             self.out.say(
-                f"  note: with so few classes {k} of {n} answers agree {chance:.0%} of the time without having read the "
+                f"  note: with so few classes {k} of {n} answers agree {chance:.0%} of the time without reading the "
                 f"question; for new questions better agree = {needed}, agree_of = {more} (rft.toml)"
             )
 

@@ -197,7 +197,13 @@ def _by_agreement(
         if not text:
             continue
         task = task_from_row(environment.skill, one.proposal.row | {"reference": text})
-        trial = _agreed(one, task, _graded(environment, task, group, cache), needed)
+        graded = _graded(environment, task, group, cache)
+        itself = next(g.grade for g in graded if g.rollout.completion.strip() == text)
+        if not itself.passed:  # no label of the skill, say, or no date: an answer, but nothing to hold others against
+            if not best.agreed and best.disposition != "error":
+                best = replace(best, reason=f"no answer serves as a reference: {said(itself)}")
+            continue
+        trial = _agreed(one, task, graded, needed)
         if trial.disposition == "error":
             best = trial if best.disposition != "kept" and not best.agreed else best
         elif (trial.agreed or 0) > (best.agreed or 0):

@@ -69,6 +69,7 @@ def paraphrases(
     tasks: Sequence[Task],
     each: int,
     *,
+    temperature: float,
     seed: int,
     cache: Cache,
     advance: Callable[[int], None] = lambda done: None,
@@ -76,14 +77,15 @@ def paraphrases(
     """``each`` rewordings of the last message of every task; the reference and all other fields are kept."""
     prompts = [_asking(task.id, REWORD.format(text=task.messages[-1].content)) for task in tasks]
     longest = max((len(task.messages[-1].content) for task in tasks), default=0)
-    sampling = Sampling(max_tokens=16 + longest // CHARACTERS_PER_TOKEN, seed=seed)
+    sampling = Sampling(temperature=temperature, max_tokens=16 + longest // CHARACTERS_PER_TOKEN, seed=seed)
     made = []
     for task, group in zip(tasks, sample_groups(policy, prompts, each, sampling, cache, advance), strict=True):
         for rollout in group:
-            turns = [*task.messages[:-1], Message("user", tidy(rollout.completion))]
+            text, cut = _message(rollout, [task])
+            turns = [*task.messages[:-1], Message("user", text)]
             kept = {k: v for k, v in task.item.items() if k not in ("id", "split", "origin", "group")}
             row = kept | {"messages": [m.as_dict() for m in turns], "group": task.group}
-            made.append(_proposed("paraphrase", rollout, row, sampling, task))
+            made.append(replace(_proposed("paraphrase", rollout, row, sampling, task), truncated=cut))
     return made
 
 
@@ -92,6 +94,7 @@ def questions(
     policy: Policy,
     count: int,
     *,
+    temperature: float,
     seed: int,
     cache: Cache,
     advance: Callable[[int], None] = lambda done: None,
@@ -107,12 +110,13 @@ def questions(
         prompts.append(_asking(key, ASK.format(examples=examples)))
         seeds.append(shown[0])
     longest = max((len(task.messages[-1].content) for task in tasks), default=0)
-    sampling = Sampling(max_tokens=16 + longest // CHARACTERS_PER_TOKEN, seed=seed)
+    sampling = Sampling(temperature=temperature, max_tokens=16 + longest // CHARACTERS_PER_TOKEN, seed=seed)
     made = []
     groups = sample_groups(policy, prompts, 1, sampling, cache, advance)
     for index, (first, (rollout,)) in enumerate(zip(seeds, groups, strict=True)):
-        row = {"messages": [{"role": "user", "content": tidy(rollout.completion)}]}
-        made.append(replace(_proposed("question", rollout, row, sampling, first), index=index))
+        text, cut = _message(rollout, tasks)
+        row = {"messages": [{"role": "user", "content": text}]}
+        made.append(replace(_proposed("question", rollout, row, sampling, first), index=index, truncated=cut))
     return made
 
 
@@ -129,6 +133,18 @@ def tidy(text: str) -> str:
     return text
 
 
+def _message(rollout: Rollout, like: Sequence[Task]) -> tuple[str, bool]:
+    """The message that was written, and whether it was cut off.
+
+    Where messages are single lines, the first line is it: models go on talking, and what follows is no part of it.
+    """
+    text = tidy(rollout.completion)
+    cut = rollout.stop == "length"
+    if "\n" in text and not any("\n" in task.messages[-1].content.strip() for task in like):
+        return tidy(text.split("\n")[0]), False
+    return text, cut
+
+
 def proposed_question(question: str, answer: str, index: int) -> Proposal:
     """A question that somebody else's pipeline wrote, with its answer, which stands for the reference."""
     row: dict[str, Any] = {"messages": [{"role": "user", "content": question}], "reference": answer}
@@ -143,7 +159,6 @@ def _proposed(source: Source, rollout: Rollout, row: dict[str, Any], sampling: S
     return Proposal(
         source=source, text=rollout.completion, row=row if text else None, seed=seed, policy_id=rollout.policy_id,
         sampling=sampling, index=rollout.index, problem="" if text else "the teacher wrote nothing",
-        truncated=rollout.stop == "length",
     )  # fmt: skip
 
 

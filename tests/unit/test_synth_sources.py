@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -144,7 +145,7 @@ def test_a_paraphrase_keeps_the_reference_and_needs_agreement(tmp_path: Path) ->
         original = prompt.messages[-1].content.split("Message: ")[1].split("\n")[0]
         return f'Rewritten message: "Could you settle {original.lower()[:-1]} for me?"'
 
-    made = paraphrases(ScriptedPolicy(reword), tasks, 1, seed=0, cache=Cache(tmp_path / "p.sqlite"))
+    made = paraphrases(ScriptedPolicy(reword), tasks, 1, temperature=0.5, seed=0, cache=Cache(tmp_path / "p.sqlite"))
     assert [one.row and one.row["reference"] for one in made] == [task.reference for task in tasks]
     # Three of four answers agree for the first three tasks, two of four for the others.
     good = {one.row["messages"][-1]["content"]: task for one, task in zip(made[:3], tasks, strict=False) if one.row}
@@ -176,7 +177,8 @@ def test_a_question_takes_the_answer_that_most_agree_on(tmp_path: Path) -> None:
     found = screened(
         env, tmp_path, [proposed(q) for q in answers], lambda prompt, index: answers[prompt.messages[-1].content][index]
     )
-    assert [one.disposition for one in found] == ["kept", "no_agreement", "error", "no_agreement"]
+    assert [one.disposition for one in found] == ["kept"] + ["no_agreement"] * 3
+    assert found[2].reason.startswith("no answer serves as a reference: unknown label")
     assert found[0].task and found[0].task.reference == "NO" and found[0].agreed == 3
     assert found[0].task.split == "train"
 
@@ -189,7 +191,7 @@ def test_teachers_write_questions_after_examples_of_training_tasks_alone(tmp_pat
         seen.append(prompt.messages[-1].content)
         return "" if len(seen) == 2 else "Is it so?"
 
-    made = questions(env, ScriptedPolicy(teacher), 5, seed=0, cache=Cache(tmp_path / "q.sqlite"))
+    made = questions(env, ScriptedPolicy(teacher), 5, temperature=0.5, seed=0, cache=Cache(tmp_path / "q.sqlite"))
     train = {task.messages[-1].content for task in env.split("train")}
     for text in seen:
         shown = [line[2:] for line in text.split("\n") if line.startswith("- ")]
@@ -292,3 +294,30 @@ def test_no_teacher_s_answer_stands_in_as_a_reference(tmp_path: Path) -> None:
         train_demonstrations=0, seed=0, cache=Cache(tmp_path / "v.sqlite"),
     )  # fmt: skip
     assert got.examples == () and got.dispositions == {"wrong": 2}
+
+
+def test_a_grader_that_fails_on_some_answers_is_an_error_of_the_question(tmp_path: Path) -> None:
+    source = "def grade(sample, item):\n    assert sample['output_text'] != 'NO'\n    return sample['output_text'] == item['reference']"  # noqa: E501
+    env = environment(tmp_path, grader={"type": "python", "name": "p", "source": source})
+    (one,) = screened(env, tmp_path, [proposed("Is it late?")], lambda prompt, index: "NO" if index == 3 else "YES")
+    assert one.disposition == "error" and "AssertionError" in one.reason
+
+
+def test_where_messages_are_lines_the_first_line_is_the_message(tmp_path: Path) -> None:
+    env = environment(tmp_path)
+    task = env.split("train")[0]
+
+    def reworded(text: str, stop: Any) -> tuple[str, bool]:
+        class Talks(ScriptedPolicy):
+            def sample(self, *arguments: Any) -> Any:
+                return (replace(rollout, stop=stop) for rollout in super().sample(*arguments))
+
+        cache = Cache(tmp_path / f"{stop}{len(text)}.sqlite")
+        policy = Talks(lambda prompt, index: text)
+        (one,) = paraphrases(policy, [task], 1, temperature=0.5, seed=0, cache=cache)
+        assert one.row is not None
+        return one.row["messages"][-1]["content"], one.truncated
+
+    assert reworded('"Is it 3?"\nI hope that this hel', "length") == ("Is it 3?", False)
+    assert reworded("Is it 3, or is it ra", "length") == ("Is it 3, or is it ra", True)
+    assert reworded("Message: Is it 3?", "eos") == ("Is it 3?", False)
