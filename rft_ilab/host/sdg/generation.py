@@ -13,11 +13,8 @@ from __future__ import annotations
 
 import functools
 import inspect
-import logging
 import sys
-from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -25,22 +22,9 @@ from typing import Any
 from rft_ilab.errors import HostError
 from rft_ilab.host import pipelines
 from rft_ilab.host.sdg.options import Options
-
-# Below SDG's logger, so that ilab's log level and log file are its own too.
-log = logging.getLogger("instructlab.sdg.rft_ilab")
+from rft_ilab.host.sdg.running import Generation, log
 
 TRY = "use a stronger teacher, more rows (--sdg-scale-factor), or a smaller `needed` in the pipeline"
-
-
-@dataclass(eq=False, kw_only=True)
-class Generation:
-    """One call of ``generate_data``. ``ledgers`` are the files that blocks wrote to; ``tallies`` count dispositions."""
-
-    taxonomy: Path
-    output: Path | None = None
-    checkpoints: Path | None = None
-    ledgers: set[Path] = field(default_factory=set)
-    tallies: dict[str, Counter[str]] = field(default_factory=dict)
 
 
 _current: Generation | None = None

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from rft_ilab.errors import HostError
-from rft_ilab.host.sdg.generation import Generation, log
+from rft_ilab.host.sdg.running import Generation, log
 from rft_ilab.store import append_jsonl, read_jsonl, user_directory
 
 NAME = "rft_ledger.jsonl"
