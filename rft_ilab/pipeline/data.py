@@ -15,13 +15,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rft_ilab.errors import GraderError, RunError
 from rft_ilab.grading.generator import has_generator
 from rft_ilab.pipeline.cost import minutes
 from rft_ilab.pipeline.datacost import data_cost, planned
+from rft_ilab.pipeline.datayield import check_errors, check_yield, ledger_lines
 from rft_ilab.pipeline.request import Workspace, measure_speed
 from rft_ilab.pipeline.screen import Screen
-from rft_ilab.rl.signal import measure_signal, refuse_without_signal
 from rft_ilab.rollouts import Environment
 from rft_ilab.skills.tasks import build_prompt, task_from_row
 from rft_ilab.store import Run, read_jsonl, write_atomic
@@ -154,11 +153,11 @@ class _Work:
             )
         verified = Verified(verified.examples, (*refused, *verified.ledger), verified.tasks)
         self.found.append(verified)
-        for line in _ledger_lines(name, verified):
+        for line in ledger_lines(name, verified):
             self.out.say(line)
-        _check_errors(name, verified, self.space.settings.train.max_error_share)
+        check_errors(name, verified, self.space.settings.train.max_error_share)
         if target:
-            _check_yield(environment, verified, self.space)
+            check_yield(environment, verified, self.space)
 
     def _further(self, environment: Environment, tasks: Sequence[Task]) -> tuple[list[Sourced], list[Entry]]:
         """Tasks of the generator and of the teacher that stood the screening, and the lines of those that did not."""
@@ -218,54 +217,6 @@ class _Work:
                 f"  note: with so few classes {k} of {n} answers agree {chance:.0%} of the time without reading the "
                 f"question; for new questions better agree = {needed}, agree_of = {more} (rft.toml)"
             )
-
-
-def _ledger_lines(name: str, verified: Verified) -> list[str]:
-    def listed(kind: str) -> str:
-        return ", ".join(f"{n} {d.replace('_', ' ')}" for d, n in ledger.counts(verified.ledger, kind).most_common())
-
-    return [
-        f"  {name}: {len(verified.examples)} verified ({listed('answer')})",
-        f"    tasks: {listed('task')}",
-    ]
-
-
-def _check_errors(name: str, verified: Verified, most: float) -> None:
-    """Raises GraderError when more than a share ``most`` of the answers could not be graded.
-
-    Of a teacher's question that is no sign of trouble: a grader may refuse what was proposed as its reference.
-    """
-    answers = [line for line in verified.ledger if line.kind == "answer"]
-    failed = [line for line in answers if line.disposition == "error"]
-    share = len(failed) / max(1, len(answers))
-    if share > most:
-        raise GraderError(
-            f"{name}: {share:.0%} of the answers could not be graded (limit {most:.0%}); the first: {failed[0].reason}",
-            fix="run: ilab taxonomy lint, then fix the grader",
-        )
-
-
-def _check_yield(environment: Environment, verified: Verified, space: Workspace) -> None:
-    """pass@k with demonstrations, from the candidates just graded: without it training is hopeless."""
-    groups: dict[str, list[bool | None]] = {}
-    for line in verified.ledger:
-        if line.kind == "answer" and line.task_id and line.disposition != "reference":
-            passed = None if line.disposition == "error" else line.disposition in ("kept", "duplicate", "surplus")
-            groups.setdefault(line.task_id, []).append(passed)
-    signal = measure_signal(
-        environment.skill.name,
-        list(groups.items()),
-        classes=environment.classes,
-        samples=space.settings.data.samples,
-        group_size=space.settings.train.group_size,
-        after="base",
-    )
-    refuse_without_signal(signal, space.settings.train.signal_floor)
-    if not verified.examples:
-        raise RunError(
-            f"{environment.skill.name}: not one answer was kept ({_ledger_lines('', verified)[0].strip(' :')})",
-            fix="show more demonstrations or raise samples (rft.toml), or use a stronger teacher (--endpoint)",
-        )
 
 
 def _exported(space: Workspace, found: Sequence[Verified]) -> list[ExportTask]:
