@@ -36,14 +36,14 @@ LONG, SHORT = 1000, 160
 DISPOSITIONS = {
     "kept": "accepted by the grader and used",
     "surplus": "accepted, but its class had enough",
-    "duplicate": "accepted, but seen before",
+    "duplicate": "accepted, but nearly like another that was kept",
     "wrong": "rejected by the grader",
     "truncated": "cut off at the token limit",
     "error": "the grader failed; counted as neither right nor wrong",
 }
 REFERENCE = "reference"
 TASK_DISPOSITIONS = {
-    "kept": "some of its answers are right and some wrong: RL learns from it",
+    "kept": "used; neither too easy nor too hard to be sometimes right",
     "too_easy": "right so often that a group would hardly differ",
     "too_hard": "wrong so often that a group would hardly differ",
     "no_agreement": "too few independent answers agree",
