@@ -3,11 +3,11 @@
     make bench-rl                                   # makes an environment for TRL in .rft/trl, once; then half an hour
     python tools/bench_rl.py --peer .rft/trl/bin/python --steps 5
 
-Same prompts, LoRA (r 16 on all linear layers), group size, prompts a step, token cap, temperature and threads; each side
-runs in a process of its own, a step of one, then of the other. ``ratio_equal_dtype``: both in fp32, on shipped skills
-with their demonstrations in the prompt. ``ratio_default``: TRL as it comes (bf16), this engine as it comes (the format
-that is faster here). ``ratio_long_answers``: short prompts, answers of up to 128 tokens, where a token trie helps least.
-Ratios are of medians of processor seconds, the least over the skills; the last line is one JSON object.
+Same prompts, LoRA (r 16 on all linear layers), group size, prompts a step, token cap, temperature and threads; each
+side runs in a process of its own, a step of one, then of the other. ``ratio_equal_dtype``: both in fp32, on shipped
+skills with their demonstrations in the prompt. ``ratio_default``: TRL as it comes (bf16), this engine as it comes (the
+format that is faster here). ``ratio_long_answers``: short prompts, answers of up to 128 tokens, where a trie helps
+least. Ratios are of medians of processor seconds, the least over the skills; the last line is one JSON object.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def ours(arguments: argparse.Namespace) -> None:
     class Reward:
         """The peer's reward, as a grader."""
 
-        digest = arguments.reward
+        digest: str = arguments.reward
 
         def grade(self, pairs: Sequence[tuple[Task, Rollout]]) -> list[Grade]:
             return [self._one(task, rollout) for task, rollout in pairs]
@@ -61,8 +61,9 @@ def ours(arguments: argparse.Namespace) -> None:
             score = min(1.0, text.count("e") / 40)
             if arguments.reward == "equal":
                 score = float(text.strip() == task.reference)
-            named = {"task_id": task.id, "index": rollout.index, "policy_id": rollout.policy_id}
-            return Grade(score=score, passed=score >= 1.0, **named)
+            return Grade(
+                task_id=task.id, index=rollout.index, policy_id=rollout.policy_id, score=score, passed=score >= 1.0
+            )
 
     rows = [json.loads(line) for line in arguments.prompts.read_text().splitlines()]
     tasks = [
@@ -105,8 +106,9 @@ class Side:
         self.steps: list[dict[str, Any]] = []
         environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "PYTHONPATH": str(ROOT), "TQDM_DISABLE": "1"}
         self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment
-        )
+            command, env=environment, text=True,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
         self._read()
 
     def _read(self) -> dict[str, Any]:
@@ -115,7 +117,7 @@ class Side:
             if line.startswith("{"):
                 row: dict[str, Any] = json.loads(line)
                 return row
-        raise SystemExit(f"{self.name} ended; run it by hand: {self._process.args}")
+        raise SystemExit(f"{self.name} ended; run it by hand: {self._process.args!r}")
 
     def step(self, *, counted: bool) -> None:
         assert self._process.stdin is not None
@@ -165,7 +167,8 @@ def few_shot(skill_name: str, taxonomy: Path, count: int) -> tuple[list[dict[str
 
 
 def long_answers() -> tuple[list[dict[str, Any]], int]:
-    return [{"prompt": [{"role": "user", "content": f"Write a story about {t}."}], "reference": ""} for t in TOPICS], LONG
+    asked = [[{"role": "user", "content": f"Write a story about {topic}."}] for topic in TOPICS]
+    return [{"prompt": prompt, "reference": ""} for prompt in asked], LONG
 
 
 def main() -> None:
@@ -194,7 +197,7 @@ def main() -> None:
     plan += [(f"{name}, default", name, "bfloat16", "") for name in SKILLS]
     ratios: dict[str, list[float]] = {}
     peak = 0.0
-    print(f"{BATCH} prompts x {GROUP} rollouts, {arguments.threads} thread(s), medians of {arguments.steps} interleaved steps")
+    print(f"{BATCH} prompts x {GROUP} rollouts, {arguments.threads} thread(s), {arguments.steps} interleaved steps")
     for title, name, theirs, mine in plan:
         if arguments.only and not title.startswith(arguments.only):
             continue
@@ -216,11 +219,11 @@ def main() -> None:
                 f"  wall {side.median('wall_s'):7.2f} s  {side.median('peak_rss_mb'):6,.0f} MB"
                 f"  reward {side.steps[0]['reward']:.3f} -> {side.steps[-1]['reward']:.3f}"
             )
-        print("   ", {k: v for k, v in sides[0].steps[-1]["row"].items() if k in ("nodes", "completion_tokens", "sample_s", "train_s", "signal_groups")})
         peak = max(peak, sides[0].median("peak_rss_mb"))
         if len(sides) == 2:
             ratio = sides[1].median("cpu_s") / sides[0].median("cpu_s")
-            kind = "ratio_long_answers" if name == "long answers" else f"ratio_{'default' if mine == '' else 'equal_dtype'}"
+            kind = "ratio_equal_dtype" if mine else "ratio_default"
+            kind = "ratio_long_answers" if name == "long answers" else kind
             ratios.setdefault(kind, []).append(ratio)
             print(f"{title:<28} ratio {ratio:.1f}")
     print(json.dumps({kind: round(min(found), 1) for kind, found in ratios.items()} | {"peak_rss_mb": round(peak)}))

@@ -81,12 +81,12 @@ def run(original: Callable[..., Any], given: Mapping[str, Any]) -> Any:
     before, _current = _current, generation
     try:
         done = original(**changed)
-        ledger.take_over(generation)
+        earlier = ledger.take_over(generation)
     finally:
         _current = before
         for skill, tally in generation.tallies.items():
             report(skill, tally, generation.ledgers)
-    if generation.tallies and not any(tally["kept"] for tally in generation.tallies.values()):
+    if generation.tallies and not earlier and not any(tally["kept"] for tally in generation.tallies.values()):
         where = min(generation.ledgers, default=None)
         raise HostError("no row of any skill with a grader was verified", where=where, fix=TRY)
     return done

@@ -45,10 +45,13 @@ def append(path: Path, lines: Sequence[dict[str, Any]], generation: Generation |
         raise HostError(what, where=error.filename or path, fix=fix) from error
 
 
-def take_over(generation: Generation) -> None:
-    """Give the rows that SDG took out of a checkpoint their lines, marked ``from_checkpoint``, in this ledger too."""
+def take_over(generation: Generation) -> int:
+    """Give the rows that SDG took out of a checkpoint their lines, marked ``from_checkpoint``, in this ledger too.
+
+    Returns how many rows that are; their lines say that they were kept.
+    """
     if generation.output is None or generation.checkpoints is None:
-        return
+        return 0
     used = [
         row[COLUMN] for file in sorted(generation.output.glob("generated_*/*.jsonl")) for row in read_jsonl(file)
         if row.get(COLUMN)
@@ -56,7 +59,7 @@ def take_over(generation: Generation) -> None:
     known = {line["id"] for path in generation.ledgers for line in read_jsonl(path)}
     missing = set(used) - known
     if not missing:
-        return
+        return 0
     earlier = {line["id"]: line for line in read_jsonl(generation.checkpoints / NAME)}
     lines = [earlier[key] | {"from_checkpoint": True} for key in used if key in missing and key in earlier]
     path = min(generation.ledgers, default=place(NAME, generation))
@@ -64,3 +67,4 @@ def take_over(generation: Generation) -> None:
     log.info("%d rows come out of %s: an earlier generation verified them", len(missing), generation.checkpoints)
     if len(lines) < len(missing):
         log.warning("%d of them have no line in %s", len(missing) - len(lines), generation.checkpoints / NAME)
+    return len(missing)
