@@ -26,7 +26,7 @@ from rft_ilab.skills.tasks import build_prompt, task_from_row
 from rft_ilab.store import Run, read_jsonl, write_atomic
 from rft_ilab.synth import ledger
 from rft_ilab.synth.contamination import HeldOut
-from rft_ilab.synth.exports import ExportTask, export_rlvr
+from rft_ilab.synth.exports import ExportTask, export_rlvr, export_task
 from rft_ilab.synth.ledger import Entry
 from rft_ilab.synth.screening import MOST_LUCK, Known, enough, entry, held_out, luck, screen
 from rft_ilab.synth.sources import Proposal, from_generator, paraphrases, questions
@@ -228,16 +228,7 @@ def _exported(space: Workspace, found: Sequence[Verified]) -> list[ExportTask]:
         chosen = [one for one in answered if one.band in (None, "signal")]
         chosen += [Sourced(task=task) for task in e.split("val")]
         rows += [
-            ExportTask(
-                task=one.task,
-                prompt=build_prompt(e.skill, one.task, 0).messages,
-                grader=e.skill.grader,
-                grader_digest=e.skill.grader_digest,
-                split=one.task.split,
-                source=one.source,
-                evidence=one.evidence,
-                pass_rate=one.passes.rate,
-            )
+            export_task(e, one.task, source=one.source, evidence=one.evidence, pass_rate=one.passes.rate)
             for one in chosen
         ]
     return rows

@@ -15,6 +15,7 @@ from rft_ilab.pipeline.screen import Screen
 from rft_ilab.rollouts import Environment
 from rft_ilab.store import read_jsonl, write_atomic
 from rft_ilab.synth.agree import Judged, judge_generated
+from rft_ilab.synth.exports import ExportTask, export_rlvr, export_task
 
 SAMPLES, NEEDED = 4, 2
 
@@ -23,8 +24,9 @@ def verify_generated(request: Request, dataset: Path, *, console: Console) -> Pa
     """Judge every generated row of skills that have a grader; returns ``verified_messages.jsonl``.
 
     Reads ``node_datasets_*/<leaf>.jsonl`` of a dated directory (not the mixed files: mixing repeats rows)
-    and writes two files into it: the rows kept, as ``ilab model train`` reads them, and a ledger in
-    which every row has one disposition. Rows of skills without grader are left where they are.
+    and writes into it the rows kept, as ``ilab model train`` reads them; a ledger in which every row has one
+    disposition; and, in ``rlvr/``, the same tasks as prompt sets for RL. Rows of skills without grader are left where
+    they are.
     Raises RunError when nothing was kept, so that no training starts on nothing.
     """
     space, screen = Workspace(request), Screen(console)
@@ -38,6 +40,7 @@ def verify_generated(request: Request, dataset: Path, *, console: Console) -> Pa
     policy = space.teacher()
     ledger: list[dict[str, Any]] = []
     kept: list[dict[str, Any]] = []
+    tasks: list[ExportTask] = []
     with screen.bar("verifying", total) as advance:
         for name, (environment, rows) in found.items():
             judged = judge_generated(
@@ -51,7 +54,12 @@ def verify_generated(request: Request, dataset: Path, *, console: Console) -> Pa
                 advance=advance,
             )
             ledger += [_ledger_row(name, j) for j in judged]
-            kept += [j.row for j in judged if j.disposition == "kept"]
+            right = [j for j in judged if j.disposition == "kept"]
+            kept += [j.row for j in right]
+            made = [j.task for j in right if j.task]
+            tasks += [export_task(environment, task, source="question", evidence="agreement") for task in made]
+            val = environment.split("val")
+            tasks += [export_task(environment, task, source="authored", evidence="authored") for task in val]
     counts = Counter(row["disposition"] for row in ledger)
     screen.say(f"  {counts['kept']} of {total} kept ({', '.join(f'{n} {d}' for d, n in counts.most_common())})")
     write_atomic(dataset / "verification_ledger.jsonl", _lines(ledger))
@@ -62,6 +70,7 @@ def verify_generated(request: Request, dataset: Path, *, console: Console) -> Pa
             where=dataset / "verification_ledger.jsonl",
             fix="use a stronger teacher (--endpoint), or author tasks",
         )
+    export_rlvr(dataset / "rlvr", tasks)
     write_atomic(path, _lines(kept))
     return path
 

@@ -15,18 +15,22 @@ from rft_ilab.store import Cache
 from rft_ilab.synth.ledger import Disposition
 from rft_ilab.synth.screening import Known, screen
 from rft_ilab.synth.sources import proposed_question
-from rft_ilab.types import Policy
+from rft_ilab.types import Policy, Task
 
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """One generated row with its fate; ``agreed`` of ``samples`` independent answers matched."""
+    """One generated row with its fate; ``agreed`` of ``samples`` independent answers matched.
+
+    ``task`` is what the row makes, if it makes one.
+    """
 
     row: dict[str, Any]
     disposition: Disposition
     agreed: int
     samples: int
     reason: str
+    task: Task | None
 
 
 def judge_generated(
@@ -52,6 +56,6 @@ def judge_generated(
         samples=samples, needed=needed, seed=seed, cache=cache, advance=advance,
     )  # fmt: skip
     return [
-        Judged(row, one.disposition, one.agreed or 0, one.samples or 0, one.reason)
+        Judged(row, one.disposition, one.agreed or 0, one.samples or 0, one.reason, one.task)
         for (_, _, row), one in zip(rows, found, strict=True)
     ]

@@ -23,6 +23,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rft_ilab.rollouts import Environment
+from rft_ilab.skills.tasks import build_prompt
 from rft_ilab.store import write_atomic, write_json
 from rft_ilab.types import Message, Split, Task, digest
 
@@ -59,6 +61,17 @@ class ExportTask:
     @property
     def about(self) -> dict[str, Any]:
         return {"task_id": self.task.id, "skill": self.task.skill, "source": self.source, "evidence": self.evidence}
+
+
+def export_task(
+    environment: Environment, task: Task, *, source: str, evidence: str, pass_rate: float | None = None
+) -> ExportTask:
+    """A task with the prompt without demonstrations, which is what RL trains."""
+    skill = environment.skill
+    return ExportTask(
+        task=task, prompt=build_prompt(skill, task, 0).messages, grader=skill.grader, grader_digest=skill.grader_digest,
+        split=task.split, source=source, evidence=evidence, pass_rate=pass_rate,
+    )  # fmt: skip
 
 
 def export_rlvr(directory: Path, tasks: Sequence[ExportTask]) -> dict[str, tuple[int, int]]:

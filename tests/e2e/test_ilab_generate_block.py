@@ -225,16 +225,26 @@ def check_training_files(dated, expected):
     assert set(pairs_of(rows_of(mixed))) <= set(expected)
 
 
+def check_prompt_sets(dated, expected):
+    """What RL reads: the kept rows of skills with a grader, no others, and no answer but the reference."""
+    rows = rows_of(dated / "rlvr" / "trl" / "train.jsonl")
+    asked = sorted((row["prompt"][-1]["content"].strip(), row["reference"].strip()) for row in rows)
+    assert asked == sorted(set(expected))
+    assert len(list((dated / "rlvr").glob("open-instruct-*/train.parquet"))) == 1
+
+
 def test_the_pipeline_rft(ilab, generate):
     write_taxonomy(ilab.taxonomy, FRUIT, BASKET)
-    said, dated = generate("rft", 1)
+    # Two rows of five stay here; another processor may round otherwise, so there are enough rows to be sure of some.
+    said, dated = generate("rft", 3)
     ledger = dated / "rft_ledger.jsonl"
-    kept = [*check(ilab.taxonomy, dated, FRUIT, ledger, 5), *check(ilab.taxonomy, dated, BASKET, ledger, 5)]
+    kept = [*check(ilab.taxonomy, dated, FRUIT, ledger, 15), *check(ilab.taxonomy, dated, BASKET, ledger, 15)]
     assert kept and any(question.startswith("The basket holds") for question, _ in kept)
     assert all(line["agreed"] >= 3 for line in rows_of(ledger) if line["disposition"] == "kept")
     check_training_files(dated, kept)
     for name in (FRUIT, BASKET):
-        assert re.search(rf"{name}: (\d+|none) of 5 rows (was )?verified", said)
+        assert re.search(rf"{name}: (\d+|none) of 15 rows (was )?verified", said)
+    check_prompt_sets(dated, kept)
     assert list(ilab.home.rglob("*")) == []
 
 
@@ -244,6 +254,7 @@ def test_a_pipeline_of_the_users_own(ilab, generate, pipeline):
     kept = check(ilab.taxonomy, dated, FRUIT, dated / "my_ledger.jsonl", 10)
     assert kept and len(leaf_rows(dated, SOUND)) == 10
     check_training_files(dated, [*kept, *pairs_of(leaf_rows(dated, SOUND))])
+    check_prompt_sets(dated, kept)
     assert "compositional_skills_demo_sound: no grader.json" in said
 
     # ilab takes what it has out of its checkpoints; these rows have their lines in the new ledger too.

@@ -197,6 +197,9 @@ def test_generated_rows_are_verified(make: Callable[..., Request], tmp_path: Pat
     )
     path = verify_generated(request, dated, console=quiet())
     assert [row["id"] for row in read_jsonl(path)] == ["0"]
+    (exported,) = read_jsonl(dated / "rlvr" / "trl" / "train.jsonl")
+    assert exported["prompt"][-1]["content"] == "Question 999?" and exported["reference"] == "YES"
+    assert len(read_jsonl(dated / "rlvr" / "trl" / "validation.jsonl")) == 30
     fates = {row["id"]: row["disposition"] for row in read_jsonl(dated / "verification_ledger.jsonl")}
     assert fates == {"0": "kept", "1": "no_agreement", "2": "malformed"}
 

@@ -6,7 +6,8 @@ For a pipeline with a ``GraderFilterBlock``, and for no other:
 - Taxonomy and dated output directory are remembered for the blocks (:func:`current`).
 - SDG's checkpoints, which know nothing of pipelines, get a directory of their own for every pipeline, model and set of
   graders: else rows that nobody verified would come back out of an earlier generation.
-- Afterwards every skill's yield is told, and rows that did come out of a checkpoint get their lines in the ledger.
+- Afterwards the kept rows become prompt sets for RL, every skill's yield is told, and rows that did come out of a
+  checkpoint get their lines in the ledger.
 """
 
 from __future__ import annotations
@@ -64,7 +65,7 @@ def run(original: Callable[..., Any], given: Mapping[str, Any]) -> Any:
     blocks = list(pipelines.grader_blocks(pipeline))
     if not blocks:
         return original()
-    from rft_ilab.host.sdg import leaves, ledger
+    from rft_ilab.host.sdg import leaves, ledger, promptsets
 
     taxonomy = taxonomy_root(given.get("taxonomy"))
     generation = Generation(taxonomy=taxonomy)
@@ -82,6 +83,7 @@ def run(original: Callable[..., Any], given: Mapping[str, Any]) -> Any:
     try:
         done = original(**changed)
         earlier = ledger.take_over(generation)
+        promptsets.write(generation, environments)
     finally:
         _current = before
         for skill, tally in generation.tallies.items():

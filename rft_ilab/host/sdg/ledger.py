@@ -45,6 +45,18 @@ def append(path: Path, lines: Sequence[dict[str, Any]], generation: Generation |
         raise HostError(what, where=error.filename or path, fix=fix) from error
 
 
+def _generated(generation: Generation) -> list[str]:
+    """The ids of the lines of all rows that this generation wrote."""
+    files = sorted(generation.output.glob("generated_*/*.jsonl")) if generation.output else []
+    return [row[COLUMN] for file in files for row in read_jsonl(file) if row.get(COLUMN)]
+
+
+def kept_lines(generation: Generation) -> list[dict[str, Any]]:
+    """The lines of the rows that this generation wrote, once each, in their order."""
+    lines = {line["id"]: line for path in generation.ledgers for line in read_jsonl(path)}
+    return [lines[key] for key in dict.fromkeys(_generated(generation)) if key in lines]
+
+
 def take_over(generation: Generation) -> int:
     """Give the rows that SDG took out of a checkpoint their lines, marked ``from_checkpoint``, in this ledger too.
 
@@ -52,10 +64,7 @@ def take_over(generation: Generation) -> int:
     """
     if generation.output is None or generation.checkpoints is None:
         return 0
-    used = [
-        row[COLUMN] for file in sorted(generation.output.glob("generated_*/*.jsonl")) for row in read_jsonl(file)
-        if row.get(COLUMN)
-    ]  # fmt: skip
+    used = _generated(generation)
     known = {line["id"] for path in generation.ledgers for line in read_jsonl(path)}
     missing = set(used) - known
     if not missing:
@@ -64,6 +73,7 @@ def take_over(generation: Generation) -> int:
     lines = [earlier[key] | {"from_checkpoint": True} for key in used if key in missing and key in earlier]
     path = min(generation.ledgers, default=place(NAME, generation))
     append_jsonl(path, lines)
+    generation.ledgers.add(path)
     log.info("%d rows come out of %s: an earlier generation verified them", len(missing), generation.checkpoints)
     if len(lines) < len(missing):
         log.warning("%d of them have no line in %s", len(missing) - len(lines), generation.checkpoints / NAME)
