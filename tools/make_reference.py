@@ -25,6 +25,7 @@ COMMANDS = {
     "ilab model regress": "rft_ilab.cli.regress:regress",
     "ilab rft run": "rft_ilab.cli.run:run",
     "ilab rft report": "rft_ilab.cli.report:report",
+    "ilab rft rollouts": "rft_ilab.cli.rollouts:rollouts",
     "ilab rft grader-test": "rft_ilab.cli.grader_test:grader_test",
     "ilab rft serve-graders": "rft_ilab.cli.serve_graders:serve_graders",
     "ilab rft doctor": "rft_ilab.cli.doctor:doctor",

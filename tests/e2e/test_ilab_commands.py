@@ -14,6 +14,7 @@ COMMANDS = {
     ("model", "regress"): ["--taxonomy-path", "--run", "--model", "--baseline", "--target"],
     ("rft", "run"): ["--taxonomy-path", "--run", "--model", "--endpoint", "--target", "--seed", "--steps"],
     ("rft", "report"): ["[RUN]", "--json", "--markdown"],
+    ("rft", "rollouts"): ["[RUN]", "--step", "--worst", "--errors", "--json"],
     ("rft", "grader-test"): ["[SKILL]", "--taxonomy-path", "--grader", "--tasks", "--probes", "--json"],
     ("rft", "serve-graders"): ["--host", "--port", "--token-env"],
     ("rft", "doctor"): ["--help"],
