@@ -38,6 +38,10 @@ class SignalError(RftError):
     """RL would have nothing to learn from."""
 
 
+class TrainingError(RftError):
+    """Training came to numbers that are none."""
+
+
 class RunError(RftError):
     """A run directory is missing, corrupt or belongs to another configuration."""
 

@@ -57,7 +57,8 @@ class Screen:
         head = f"  {row['stage']:>4} {row['step']:>3}/{row['steps']}"
         if row["stage"] == "sft":
             if row["step"] % 5 == 0 or row["step"] == row["steps"]:
-                self.say(f"{head}  loss {row['loss']:.3f}  {row['seconds']:.1f} s")
+                loss = f"loss {row['loss']:.3f}" if "loss" in row else "skipped: the gradient is no number"
+                self.say(f"{head}  {loss}  {row['seconds']:.1f} s")
             return
         parts = [
             f"reward {row['reward']:.3f}",
@@ -65,6 +66,8 @@ class Screen:
             f"entropy {row['entropy']:.2f}" if "entropy" in row else "no update",
             f"{row['sample_s'] + row['train_s']:.1f} s",
         ]
+        if row.get("skipped"):
+            parts.append("update skipped: the gradient is no number")
         if row["errors"]:
             parts.append(f"{row['errors']} grader errors")
         if "val" in row:

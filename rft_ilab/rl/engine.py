@@ -7,6 +7,7 @@ head runs only where a completion token is predicted. Gradients equal those of t
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -166,8 +167,14 @@ class Engine:
         return torch.log_softmax(head(hidden_ND[torch.tensor(nodes, device=device)]).float(), dim=-1)
 
     def step(self, rate: float) -> float:
-        """One optimiser step at learning rate ``rate``; returns the gradient norm before clipping."""
+        """One optimiser step at learning rate ``rate``; returns the gradient norm before clipping.
+
+        A gradient that is no finite number changes nothing: neither weights nor the optimiser's moments.
+        """
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.settings.max_grad_norm).item()
+        if not math.isfinite(norm):
+            self.optimizer.zero_grad(set_to_none=True)
+            return norm
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.step()

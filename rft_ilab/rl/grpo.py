@@ -10,6 +10,7 @@ A grader error is no reward: it is masked, counted, and stops the run when there
 
 from __future__ import annotations
 
+import math
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -22,7 +23,7 @@ from rft_ilab.errors import GraderError
 from rft_ilab.rl.curriculum import draw_tasks
 from rft_ilab.rl.engine import Engine
 from rft_ilab.rl.evaluate import sample_and_grade
-from rft_ilab.rl.objective import WeightedSequence, group_advantages, has_signal, learning_rate
+from rft_ilab.rl.objective import RateGuard, WeightedSequence, group_advantages, has_signal, learning_rate
 from rft_ilab.rollouts import Environment, Graded
 from rft_ilab.skills.tasks import build_prompt
 from rft_ilab.store import append_jsonl
@@ -41,6 +42,8 @@ class Progress:
     graded: int = 0
     errors: int = 0
     first_error: str = ""
+    rate_factor: float = 1.0
+    skipped: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +60,8 @@ def grpo_step(
 ) -> dict[str, Any]:
     """One step: sample, grade, update. Advances ``progress``; appends rollouts and the step's row to ``log``.
 
-    Raises GraderError when the share of erroneous grades so far exceeds ``max_error_share``.
+    Raises GraderError when the share of erroneous grades so far exceeds ``max_error_share``, TrainingError after three
+    updates in a row whose gradient is no number.
     """
     step = progress.step
     started = time.monotonic()
@@ -73,7 +77,8 @@ def grpo_step(
     sequences = [s for g in groups if has_signal(g.advantages_G) for s in _weighted(engine, g)]
     guided = [g for g in groups if settings.guidance and _all_wrong(g)]
     sequences += [_guidance(engine, g, settings.guidance) for g in guided]
-    rate = learning_rate(step, settings.steps, settings.learning_rate, settings.warmup_steps)
+    guard = RateGuard(progress.rate_factor, progress.skipped)
+    rate = guard.factor * learning_rate(step, settings.steps, settings.learning_rate, settings.warmup_steps)
     rewards = [graded.grade.reward for g in groups for graded in g.rollouts if graded.grade.error is None]
     mean = sum(rewards) / len(rewards) if rewards else 0.0
     row: dict[str, Any] = {
@@ -90,19 +95,31 @@ def grpo_step(
         "learning_rate": rate,
         "sample_s": round(sampled - started, 3),
     }
-    if sequences:
-        stats = engine.accumulate(sequences)
-        row |= {
-            "entropy": round(stats.entropy, 4),
-            "loss": round(stats.loss, 5),
-            "importance_gap": round(stats.importance_gap, 5),
-            "nodes": stats.nodes,
-            "grad_norm": round(engine.step(rate), 4),
-        }
-    row["train_s"] = round(time.monotonic() - sampled, 3)
+    # Before the update: if that stops the run, they are the evidence.
     append_jsonl(log / "rollouts.jsonl", (r for g in groups for r in _rollout_rows(g, step + 1)))
+    if sequences:
+        row |= _update(engine, sequences, rate, guard)
+        progress.rate_factor, progress.skipped = guard.factor, guard.skipped
+    row["train_s"] = round(time.monotonic() - sampled, 3)
     progress.step += 1
     return row
+
+
+def _update(
+    engine: Engine, sequences: Sequence[WeightedSequence], rate: float, guard: RateGuard
+) -> dict[str, float | bool]:
+    """One update; what it came to, without numbers that are none. Raises TrainingError."""
+    stats = engine.accumulate(sequences)
+    norm = engine.step(rate)
+    done = guard.after(norm)
+    found = {
+        "entropy": round(stats.entropy, 4),
+        "loss": round(stats.loss, 5),
+        "importance_gap": round(stats.importance_gap, 5),
+        "nodes": stats.nodes,
+        "grad_norm": round(norm, 4),
+    }
+    return {k: v for k, v in found.items() if math.isfinite(v)} | ({} if done else {"skipped": True})
 
 
 def _sample_groups(

@@ -14,7 +14,7 @@ from typing import Any
 from rft_ilab.config import TrainSettings
 from rft_ilab.rl.engine import Engine
 from rft_ilab.rl.lessons import Lesson, plan_batches
-from rft_ilab.rl.objective import WeightedSequence, learning_rate
+from rft_ilab.rl.objective import RateGuard, WeightedSequence, learning_rate
 from rft_ilab.store import append_jsonl
 
 
@@ -27,13 +27,15 @@ def warm_start(
 ) -> int:
     """Train on verified answers; returns the number of optimiser steps.
 
-    Token-mean cross-entropy of the completions, each step one trie.
+    Token-mean cross-entropy of the completions, each step one trie. A batch whose gradient is no number is skipped and
+    the rate halved; raises TrainingError after three in a row.
     """
     loaded = engine.loaded
     batches = plan_batches(lessons, settings)
+    guard = RateGuard()
     for step, batch in enumerate(batches):
         started = time.monotonic()
-        rate = learning_rate(step, len(batches), settings.sft_learning_rate, settings.warmup_steps)
+        rate = guard.factor * learning_rate(step, len(batches), settings.sft_learning_rate, settings.warmup_steps)
         stats = engine.accumulate(
             [
                 WeightedSequence(
@@ -45,17 +47,17 @@ def warm_start(
             ]
         )
         norm = engine.step(rate)
-        row = {
+        done = guard.after(norm)
+        row: dict[str, Any] = {
             "stage": "sft",
             "step": step + 1,
             "steps": len(batches),
-            "loss": round(stats.loss, 5),
             "learning_rate": rate,
-            "grad_norm": round(norm, 4),
             "tokens": stats.tokens,
             "nodes": stats.nodes,
             "seconds": round(time.monotonic() - started, 3),
         }
+        row |= {"loss": round(stats.loss, 5), "grad_norm": round(norm, 4)} if done else {"skipped": True}
         append_jsonl(log, [row])
         advance(row)
     return len(batches)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import signal
@@ -13,13 +14,15 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from rft_ilab.config import Settings, SkillSettings, TrainSettings
-from rft_ilab.errors import GraderError, PolicyError, SignalError
+from rft_ilab.errors import GraderError, PolicyError, SignalError, TrainingError
 from rft_ilab.grading.engine import build_grader
 from rft_ilab.policy.local.gguf_file import gguf_name, hf_name, read_llama, to_interleaved, to_rotate_half
 from rft_ilab.policy.local.model import load_model
+from rft_ilab.rl.engine import Engine
 from rft_ilab.rl.evaluate import refuse_errors
-from rft_ilab.rl.grpo import Progress, _check_errors
+from rft_ilab.rl.grpo import Progress, _check_errors, grpo_step
 from rft_ilab.rl.lessons import Lesson, plan_batches
+from rft_ilab.rl.objective import learning_rate
 from rft_ilab.rl.selection import Candidate, select
 from rft_ilab.rl.stage import RLStage
 from rft_ilab.rollouts import Environment, Graded
@@ -296,3 +299,42 @@ def test_a_directory_that_is_no_model_is_named(tmp_path: Path, tiny: Path, broke
     with pytest.raises(PolicyError) as caught:
         load_model(directory)
     assert str(directory) in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("bad", [1, 3])
+def test_a_gradient_that_is_no_number_changes_nothing_and_three_in_a_row_stop(
+    tiny: Path, tmp_path: Path, bad: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From the third update on, ``bad`` times: weights and moments stay, the rate is halved each time."""
+    engine = Engine(load_model(tiny, torch.float32), TRAIN)
+    env = environment(tmp_path / "t", "area/target")
+    progress, updates = Progress(), 0
+    accumulate = engine.accumulate
+
+    def sometimes_nan(sequences: Any) -> Any:
+        nonlocal updates
+        updates += 1
+        stats = accumulate(sequences)
+        if 3 <= updates < 3 + bad:
+            engine.parameters[0].grad.fill_(float("nan"))  # type: ignore[union-attr]
+        return stats
+
+    monkeypatch.setattr(engine, "accumulate", sometimes_nan)
+    settings = dataclasses.replace(TRAIN, steps=8, warmup_steps=0)
+    rows = [grpo_step(engine, [env], settings, progress, tmp_path / "rl") for _ in range(2)]
+    before = engine.adapter()
+    if bad == 3:
+        with pytest.raises(TrainingError, match=r"3 updates in a row had a gradient of nan.*lower learning_rate"):
+            for _ in range(3):
+                grpo_step(engine, [env], settings, progress, tmp_path / "rl")
+        assert all(torch.equal(w, before[n]) for n, w in engine.adapter().items())
+        assert {row["step"] for row in read_jsonl(tmp_path / "rl" / "rollouts.jsonl")} == {1, 2, 3, 4, 5}
+        return
+    rows.append(grpo_step(engine, [env], settings, progress, tmp_path / "rl"))
+    assert rows[2]["skipped"] and "grad_norm" not in rows[2]
+    assert all(torch.equal(w, before[n]) for n, w in engine.adapter().items())
+    assert (progress.rate_factor, progress.skipped) == (0.5, 1)
+    after = grpo_step(engine, [env], settings, progress, tmp_path / "rl")
+    plain = learning_rate(3, settings.steps, settings.learning_rate, 0)
+    assert after["learning_rate"] == pytest.approx(plain / 2) and progress.skipped == 0
+    assert any(not torch.equal(w, before[n]) for n, w in engine.adapter().items())
