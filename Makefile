@@ -27,6 +27,7 @@ endif
 STATE := .rft
 STAMP := .venv/.installed-$(shell { cat pyproject.toml constraints.txt; pwd; } | git hash-object --stdin)
 CONFIG := $(STATE)/config/instructlab/config.yaml
+PEER := $(STATE)/trl/.installed
 GATE_CODE := $(STATE)/gate-exit-code
 JUDGE := env -u MAKEFLAGS -u MFLAGS "$(MAKE)" --no-print-directory .judge
 PIP := .venv/bin/python -m pip --disable-pip-version-check
@@ -117,6 +118,16 @@ fuzz-grading: $(STAMP) ## ten million strings against every built-in grader (5 t
 .PHONY: bench-synth
 bench-synth: $(STAMP) ## what verifying and deduplicating 100,000 candidates costs (about two minutes)
 	$(ISOLATED) .venv/bin/python tools/bench_synth.py
+
+.PHONY: bench-rl
+bench-rl: $(STAMP) $(PEER) ## a GRPO step here against TRL's, in an environment of its own (an hour; ARGS='--only dates' for less)
+	$(ISOLATED) .venv/bin/python tools/bench_rl.py --peer "$(dir $(PEER))bin/python" $(ARGS)
+
+# TRL cannot share InstructLab's environment.
+$(PEER):
+	"$(PYTHON)" -m venv --clear "$(dir $@)"
+	"$(dir $@)bin/pip" install torch==2.13.0 trl==1.16.0 transformers==5.24.0 peft==0.21.2 datasets==5.2.0
+	@touch "$@"
 
 .PHONY: install
 install: $(CONFIG) ## the virtual environment and ilab's configuration, nothing else

@@ -225,7 +225,7 @@ def main() -> None:
             kind = "ratio_equal_dtype" if mine else "ratio_default"
             kind = "ratio_long_answers" if name == "long answers" else kind
             ratios.setdefault(kind, []).append(ratio)
-            print(f"{title:<28} ratio {ratio:.1f}")
+            print(f"{title:<28} ratio {ratio:.1f}", flush=True)
     print(json.dumps({kind: round(min(found), 1) for kind, found in ratios.items()} | {"peak_rss_mb": round(peak)}))
 
 

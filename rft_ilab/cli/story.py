@@ -14,6 +14,8 @@ from rft_ilab.store import read_jsonl
 
 Row = Mapping[str, Any]
 
+#: of a task: its answer is right, whatever becomes of it
+BELIEVED = ("kept", "too_easy", "too_hard")
 SHOWN_ID = 12
 MOST_LISTED = 8
 WIDTH = 12
@@ -48,7 +50,8 @@ def story(row: Row, rows: Sequence[Row]) -> Iterator[str]:
     yield f"{row['kind']} {row['id']}: {row['disposition'].replace('_', ' ')}"
     yield from _field("why", row.get("reason"))
     yield from _field("skill", row.get("skill"))
-    yield from _field("source", f"{row.get('source')}, evidence: {row.get('evidence')}")
+    believed = row["kind"] == "answer" or row["disposition"] in BELIEVED
+    yield from _field("source", f"{row.get('source')}" + (f", evidence: {row.get('evidence')}" if believed else ""))
     yield from _field("prompt", row.get("prompt"))
     yield from _field("reference", row.get("reference"))
     if row.get("completion") != row.get("prompt"):
