@@ -120,7 +120,7 @@ bench-synth: $(STAMP) ## what verifying and deduplicating 100,000 candidates cos
 	$(ISOLATED) .venv/bin/python tools/bench_synth.py
 
 .PHONY: bench-rl
-bench-rl: $(STAMP) $(PEER) ## a GRPO step here against TRL's, in an environment of its own (an hour; ARGS='--only dates' for less)
+bench-rl: $(STAMP) $(PEER) ## a GRPO step here against TRL's, in an environment of its own (hours; ARGS='--only dates' for less)
 	$(ISOLATED) .venv/bin/python tools/bench_rl.py --peer "$(dir $(PEER))bin/python" $(ARGS)
 
 # TRL cannot share InstructLab's environment.

@@ -1,13 +1,15 @@
 """A GRPO step here against TRL's: processor seconds, wall time, memory, in interleaved runs of the same work.
 
-    make bench-rl                                   # makes an environment for TRL in .rft/trl, once; then half an hour
-    python tools/bench_rl.py --peer .rft/trl/bin/python --steps 5
+    make bench-rl                       # makes an environment for TRL in .rft/trl, once; then hours, nearly all TRL's
+    make bench-rl ARGS='--only dates --steps 3'
 
 Same prompts, LoRA (r 16 on all linear layers), group size, prompts a step, token cap, temperature and threads; each
 side runs in a process of its own, a step of one, then of the other. ``ratio_equal_dtype``: both in fp32, on shipped
 skills with their demonstrations in the prompt. ``ratio_default``: TRL as it comes (bf16), this engine as it comes (the
 format that is faster here). ``ratio_long_answers``: short prompts, answers of up to 128 tokens, where a trie helps
-least. Ratios are of medians of processor seconds, the least over the skills; the last line is one JSON object.
+least. Ratios are of medians of processor seconds, the least over the skills. ``decode_share`` and ``train_share``:
+operations a second that the work cannot do without, against the best that this machine does in a matrix product of the
+model's shape. The last line is one JSON object.
 """
 
 from __future__ import annotations
@@ -83,6 +85,8 @@ def ours(arguments: argparse.Namespace) -> None:
     engine = Engine(load_model(Path(arguments.model), dtype), settings)
     environment = Environment.of(skill, tasks, Reward(), SkillSettings(max_tokens=arguments.max_tokens))
     progress = grpo.Progress()
+    decoded = count_decoding(engine)
+    limit = matmul_limit(engine.loaded.model.dtype)
     with tempfile.TemporaryDirectory() as log:
         while True:
             print(json.dumps({"ready": progress.step, "dtype": str(engine.loaded.model.dtype)}), flush=True)
@@ -92,7 +96,60 @@ def ours(arguments: argparse.Namespace) -> None:
             row = grpo.grpo_step(engine, [environment], settings, progress, Path(log))
             spent = {"wall_s": time.monotonic() - wall, "cpu_s": time.process_time() - cpu}
             peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+            # Wall time of the two parts, in the share that the process had of a processor.
+            running = spent["cpu_s"] / spent["wall_s"]
+            spent["decode_share"] = decoded.pop() / (row["sample_s"] * running) / limit
+            if "nodes" in row:
+                # Forward, and backward to the inputs: the weights are frozen. What LoRA and the vocabulary head cost is
+                # left out of the work that counts, not out of the time.
+                work = 2 * position_flop(engine.sampler.model) * row["nodes"]
+                spent["train_share"] = work / (row["train_s"] * running) / limit
             print(json.dumps(spent | {"reward": row["reward"], "peak_rss_mb": peak, "row": row}), flush=True)
+
+
+def position_flop(model: Any) -> float:
+    """Floating-point operations of one position in the linear layers of the decoder."""
+    return 2.0 * sum(m.weight.numel() for n, m in model.get_decoder().named_modules() if type(m).__name__ == "Linear")
+
+
+def count_decoding(engine: Any) -> list[float]:
+    """A list to which every step adds the operations that its sampling cannot do without.
+
+    Each distinct prefix once, and the vocabulary head where a token is drawn.
+    """
+    from rft_ilab.policy.local.sampler import LocalPolicy
+    from rft_ilab.policy.local.trie import build_trie
+
+    per_position = position_flop(engine.sampler.model)
+    head = 2.0 * engine.sampler.model.get_output_embeddings().weight.numel()
+    done: list[float] = []
+    sample = LocalPolicy.sample
+
+    def counted(self: Any, prompts: Any, n: int, sampling: Any) -> Any:
+        rollouts = list(sample(self, prompts, n, sampling))
+        encoded = {p.task_id: tuple(self.loaded.encode_prompt(p.messages)) for p in prompts}
+        said = [(r.task_id, tuple(r.token_ids or ())) for r in rollouts]
+        trie = build_trie([encoded[task] + ids[:-1] for task, ids in said])
+        drawn = {(task, ids[:k]) for task, ids in said for k in range(len(ids))}
+        done.append(per_position * len(trie) + head * len(drawn))
+        return iter(rollouts)
+
+    LocalPolicy.sample = counted  # type: ignore[method-assign]
+    return done
+
+
+def matmul_limit(dtype: Any) -> float:
+    """Operations a second of a large matrix product of the model's shape, one thread's best of 20."""
+    import torch
+
+    x, w = torch.randn(512, 576).to(dtype), torch.randn(1536, 576).to(dtype)
+    best = 0.0
+    for _ in range(20):
+        started = time.process_time()
+        for _ in range(10):
+            torch.nn.functional.linear(x, w)
+        best = max(best, 10 * 2.0 * x.numel() * w.shape[0] / (time.process_time() - started))
+    return best
 
 
 # -- both sides -----------------------------------------------------------------------------------------------
@@ -133,7 +190,7 @@ class Side:
         self._process.wait()
 
     def median(self, key: str) -> float:
-        return statistics.median(row[key] for row in self.steps)
+        return statistics.median(row[key] for row in self.steps if key in row)
 
 
 def compare(sides: Sequence[Side], steps: int) -> None:
@@ -196,6 +253,7 @@ def main() -> None:
     plan = [(f"{name}, equal", name, "float32", "float32") for name in sets]
     plan += [(f"{name}, default", name, "bfloat16", "") for name in SKILLS]
     ratios: dict[str, list[float]] = {}
+    shares: dict[str, list[float]] = {"decode_share": [], "train_share": []}
     peak = 0.0
     print(f"{BATCH} prompts x {GROUP} rollouts, {arguments.threads} thread(s), {arguments.steps} interleaved steps")
     for title, name, theirs, mine in plan:
@@ -220,13 +278,18 @@ def main() -> None:
                 f"  reward {side.steps[0]['reward']:.3f} -> {side.steps[-1]['reward']:.3f}"
             )
         peak = max(peak, sides[0].median("peak_rss_mb"))
+        for kind, found in shares.items():
+            found.append(sides[0].median(kind))
+            print(f"{title:<28} {kind} of the measured matmul limit {found[-1]:.2f}")
         if len(sides) == 2:
             ratio = sides[1].median("cpu_s") / sides[0].median("cpu_s")
             kind = "ratio_equal_dtype" if mine else "ratio_default"
             kind = "ratio_long_answers" if name == "long answers" else kind
             ratios.setdefault(kind, []).append(ratio)
             print(f"{title:<28} ratio {ratio:.1f}", flush=True)
-    print(json.dumps({kind: round(min(found), 1) for kind, found in ratios.items()} | {"peak_rss_mb": round(peak)}))
+    last: dict[str, float] = {kind: round(min(found), 1) for kind, found in ratios.items()}
+    last |= {f"{kind}_of_limit": round(min(found), 2) for kind, found in shares.items()}
+    print(json.dumps(last | {"peak_rss_mb": round(peak)}))
 
 
 if __name__ == "__main__":

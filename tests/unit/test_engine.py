@@ -10,6 +10,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from rft_ilab.config import TrainSettings
+from rft_ilab.policy.local import attention
 from rft_ilab.policy.local.decode import Row, decode
 from rft_ilab.policy.local.model import load_model
 from rft_ilab.policy.local.sampler import LocalPolicy
@@ -79,6 +80,28 @@ def test_trie_gradients_equal_naive_gradients(tiny: Path, monkeypatch: pytest.Mo
     assert set(actual) == set(expected) and len(expected) == 2 * 2 * 7
     for name, gradient in expected.items():
         torch.testing.assert_close(actual[name], gradient, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("nodes", [7, 8, 9, 40])
+def test_attention_in_blocks_is_attention(nodes: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Over a random trie, values and gradients; a block boundary may fall anywhere."""
+    torch.manual_seed(nodes)
+    parents = [-1, *(int(torch.randint(max(0, i - 5), i, ())) for i in range(1, nodes))]
+    # Any order in which ancestors come first will do for attention.
+    allowed = torch.eye(nodes, dtype=torch.bool)
+    for node, parent in enumerate(parents):
+        if parent >= 0:
+            allowed[node] |= allowed[parent]
+    found = []
+    for block in (8, 10_000):
+        monkeypatch.setattr(attention, "QUERY_BLOCK", block)
+        torch.manual_seed(0)
+        query, key, value = (torch.randn(1, heads, nodes, 16, requires_grad=True) for heads in (6, 2, 2))
+        out, _ = attention.trie_attention(None, query, key, value, attention.additive(allowed, torch.float32), 0.25)  # type: ignore[arg-type]
+        (out * torch.arange(16)).sum().backward()
+        found.append([out.detach(), query.grad, key.grad, value.grad])
+    for blocked, whole in zip(*found, strict=True):
+        torch.testing.assert_close(blocked, whole, rtol=1e-5, atol=1e-5)
 
 
 def test_entropy_and_gap_by_hand(tiny: Path) -> None:

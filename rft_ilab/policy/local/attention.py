@@ -14,6 +14,8 @@ from transformers.cache_utils import Cache
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 NAME = "rft_trie"
+# Of a trie of 600 nodes, three blocks take 0.75 (bf16) to 0.7 (fp32) of the time of one, both ways; more gain little.
+QUERY_BLOCK = 256
 
 
 def trie_attention(
@@ -27,13 +29,29 @@ def trie_attention(
     **_: Any,
 ) -> tuple[torch.Tensor, None]:
     """Scaled dot-product attention; returns (1, Q, H, D), as transformers' functions do."""
+    queries = query.shape[2]
+    if queries <= QUERY_BLOCK or queries != key.shape[2]:
+        return _attend(query, key, value, attention_mask, scaling).transpose(1, 2).contiguous(), None
+    # A whole trie: no node sees one behind it, so a block of queries needs the keys up to its own end and no others.
+    parts = []
+    for start in range(0, queries, QUERY_BLOCK):
+        end = min(queries, start + QUERY_BLOCK)
+        mask = attention_mask[:, :, start:end, :end]
+        parts.append(_attend(query[:, :, start:end], key[:, :, :end], value[:, :, :end], mask, scaling))
+    return torch.cat(parts, dim=2).transpose(1, 2).contiguous(), None
+
+
+def _attend(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor, scaling: float | None
+) -> torch.Tensor:
+    """Shape (1, H, Q, D)."""
     _, heads, queries, width = query.shape
     kv_heads = key.shape[1]
     fold = heads // kv_heads
     folded = query.reshape(1, kv_heads, fold * queries, width)
-    mask = attention_mask if fold == 1 else attention_mask.repeat(1, 1, fold, 1)
-    out = torch.nn.functional.scaled_dot_product_attention(folded, key, value, attn_mask=mask, scale=scaling)
-    return out.reshape(1, heads, queries, width).transpose(1, 2).contiguous(), None
+    allowed = mask if fold == 1 else mask.repeat(1, 1, fold, 1)
+    out = torch.nn.functional.scaled_dot_product_attention(folded, key, value, attn_mask=allowed, scale=scaling)
+    return out.reshape(1, heads, queries, width)
 
 
 ALL_ATTENTION_FUNCTIONS.register(NAME, trie_attention)
