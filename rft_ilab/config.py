@@ -133,13 +133,19 @@ def load_settings(taxonomy: Path) -> Settings:
     if not isinstance(skills, dict):
         raise SkillError("skills must be a table of tables", where=path, fix='write [skills."area/name"]')
     parsed = {name: _table(SkillSettings, value, f'skills."{name}"', path) for name, value in skills.items()}
+    data = _table(DataSettings, tables.get("data", {}), "data", path)
+    for key in ("samples", "agree", "agree_of"):
+        if getattr(data, key) < 1:
+            raise SkillError(f"{key!r} in [data] must be at least 1", where=path)
+    if data.agree > data.agree_of:
+        raise SkillError(f"'agree' in [data] is {data.agree} of 'agree_of' {data.agree_of} answers", where=path)
     parts = {"gate": GateSettings, "data": DataSettings, "train": TrainSettings}
     if unknown := set(tables) - set(parts):
         raise SkillError(f"unknown table [{min(unknown)}]", where=path, fix=f"known: skills, {', '.join(parts)}")
     return Settings(
         skills=parsed,
         gate=_table(GateSettings, tables.get("gate", {}), "gate", path),
-        data=_table(DataSettings, tables.get("data", {}), "data", path),
+        data=data,
         train=_table(TrainSettings, tables.get("train", {}), "train", path),
     )
 

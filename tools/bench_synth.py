@@ -92,7 +92,7 @@ def one_size(answers: int) -> dict[str, float]:
         def mark(part: str) -> None:
             marks.append((part, time.monotonic()))
 
-        proposals = from_generator(env.skill, answers // 2, seed=1)
+        proposals = from_generator(env.skill, answers // 2, 1, cache)
         mark("generate")
         known = Known.with_held_out(held_out([env]), env)
         found = screen(env, proposals, known, None, samples=0, needed=0, seed=0, cache=cache)

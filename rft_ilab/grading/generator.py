@@ -9,6 +9,7 @@ which differs between processes (the run keeps the rows that it drew).
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from collections.abc import Iterator
@@ -19,7 +20,8 @@ from rft_ilab.errors import SkillError
 from rft_ilab.grading.cage import frames, values
 from rft_ilab.grading.cage.judge import TRIES, Solver
 from rft_ilab.grading.cage.server import ServerLost
-from rft_ilab.skills.reading import read_text
+from rft_ilab.grading.sample import ascii_safe
+from rft_ilab.skills.reading import has_lone_surrogate, parse_json, read_text
 from rft_ilab.types import Skill
 
 FILE = "generator.py"
@@ -48,13 +50,29 @@ def generated_rows(skill: Skill, count: int, seed: int) -> list[Any]:
     (20 s for 64 rows) or yields what is not plain; SandboxError if it cannot be caged.
     """
     path = skill.directory / FILE
-    source = read_text(path, MAX_BYTES)
+    source = generator_source(skill)
     for _ in range(TRIES):
         try:
             return list(_rows(source + _DRAW, path, count, seed))
         except ServerLost as error:
             problem = str(error)
     raise SkillError(f"the sandbox died {TRIES} times: {problem}", where=path)
+
+
+def generator_source(skill: Skill) -> str:
+    """Raises SkillError if it cannot be read."""
+    return read_text(skill.directory / FILE, MAX_BYTES)
+
+
+def checked_row(row: Any) -> tuple[dict[str, Any] | None, str]:
+    """The row as JSON would hold it, or None and why not: a plain value may be a set, half a character or no number."""
+    if not isinstance(row, dict):
+        return None, "the row is no object"
+    try:
+        plain = parse_json(json.dumps(row, allow_nan=False))
+        return (None, "half a character (a lone surrogate)") if has_lone_surrogate(plain) else (plain, "")
+    except (TypeError, ValueError, RecursionError) as error:
+        return None, f"the row is not JSON: {ascii_safe(str(error))[:200]}"
 
 
 def _rows(source: str, path: Path, count: int, seed: int) -> Iterator[Any]:

@@ -28,7 +28,7 @@ from rft_ilab.synth import ledger
 from rft_ilab.synth.contamination import HeldOut
 from rft_ilab.synth.exports import ExportTask, export_rlvr, export_task
 from rft_ilab.synth.ledger import Entry
-from rft_ilab.synth.screening import MOST_LUCK, Known, enough, entry, held_out, luck, screen
+from rft_ilab.synth.screening import MOST_LUCK, Known, enough, entry, held_out, luck, question, screen
 from rft_ilab.synth.sources import Proposal, from_generator, paraphrases, questions
 from rft_ilab.synth.verify import Sourced, Verified, answer_sampling, authored, verify_answers
 from rft_ilab.types import Policy, Task
@@ -77,6 +77,13 @@ def further_tasks(run: Run, environment: Environment) -> list[Task]:
     """Tasks that the data stage kept beside the authored ones. Raises SkillError if the skill has changed since."""
     rows = read_jsonl(run.path("data", "tasks.jsonl"))
     return [task_from_row(environment.skill, row["row"]) for row in rows if row["skill"] == environment.skill.name]
+
+
+def clean_tasks(space: Workspace, environment: Environment) -> list[Task]:
+    """The authored tasks without training tasks that are val or test tasks, which the data stage leaves out too."""
+    found = held_out(space.environments)
+    own = environment.skill.name
+    return [t for t in environment.tasks if t.split != "train" or found.find(question(t), own=own) is None]
 
 
 class _Work:
@@ -164,7 +171,7 @@ class _Work:
         settings, seed, cache, warmth = self.settings, self.seed, self.space.cache, self.settings.writing_temperature
         proposals: list[Proposal] = []
         if settings.generated and has_generator(environment.skill):
-            proposals += from_generator(environment.skill, settings.generated, seed)
+            proposals += from_generator(environment.skill, settings.generated, seed, cache)
         if settings.paraphrases and tasks:
             each, rest = divmod(settings.paraphrases, len(tasks))
             for count, some in ((each + 1, tasks[:rest]), (each, tasks[rest:])):

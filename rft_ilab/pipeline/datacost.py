@@ -56,19 +56,20 @@ def data_cost(space: Workspace, *, student: bool) -> DataCost:
     """``student``: whether the model to be trained is asked here, because another one is the teacher."""
     settings, cost = space.settings.data, DataCost()
     for e in space.environments:
-        plain, target = e.split("train")[: planned(space, e)], e in space.targets
-        if not plain:
+        plain, target = planned(space, e), e in space.targets
+        like = e.split("train")[: max(1, plain)]
+        if not like:
             continue
         written = settings.paraphrases + settings.questions if target else 0
-        count = len(plain) + written + (settings.generated if target and has_generator(e.skill) else 0)
+        count = plain + written + (settings.generated if target and has_generator(e.skill) else 0)
         calls = count * settings.samples + written * (settings.agree_of + 1)
-        here = (settings.band_samples if target else 0) if student else calls / count
-        read, write = sampling_tokens(e, plain, 1)
+        here = (settings.band_samples if target else 0) if student else calls / max(1, count)
+        read, write = sampling_tokens(e, like, 1)
         cost.tasks += count
         cost.answers += count * settings.samples
         cost.written += written
         cost.agreement += written * settings.agree_of
-        cost.read += calls * read / len(plain)
-        cost.write += calls * write / len(plain)
-        cost.positions += sampling_positions(plain, here) * count / len(plain) if here else 0.0
+        cost.read += calls * read / len(like)
+        cost.write += calls * write / len(like)
+        cost.positions += sampling_positions(like, here) * count / len(like) if here else 0.0
     return cost

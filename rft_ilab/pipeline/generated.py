@@ -16,6 +16,7 @@ from rft_ilab.rollouts import Environment
 from rft_ilab.store import read_jsonl, write_atomic
 from rft_ilab.synth.agree import Judged, judge_generated
 from rft_ilab.synth.exports import ExportTask, export_rlvr, export_task
+from rft_ilab.synth.screening import Known
 
 SAMPLES, NEEDED = 4, 2
 
@@ -52,6 +53,7 @@ def verify_generated(request: Request, dataset: Path, *, console: Console) -> Pa
                 seed=space.settings.train.seed,
                 cache=space.cache,
                 advance=advance,
+                known=Known.of(space.environments, environment),
             )
             ledger += [_ledger_row(name, j) for j in judged]
             right = [j for j in judged if j.disposition == "kept"]

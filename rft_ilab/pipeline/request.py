@@ -16,8 +16,10 @@ from rft_ilab import __version__
 from rft_ilab.config import Settings
 from rft_ilab.errors import RunError, SkillError
 from rft_ilab.grading.engine import build_grader
+from rft_ilab.grading.generator import FILE, MAX_BYTES, has_generator
 from rft_ilab.grading.proof.lint import quick_findings
 from rft_ilab.rollouts import Environment
+from rft_ilab.skills.reading import read_text
 from rft_ilab.skills.tasks import load_tasks, scan_tasks
 from rft_ilab.skills.tree import find_skills
 from rft_ilab.store import Cache, Run, user_directory
@@ -114,10 +116,7 @@ class Workspace:
             "targets": [e.skill.name for e in self.targets],
             "data": settings["data"],
             "train": settings["train"],
-            "skills": {
-                e.skill.name: digest([[t.id for t in e.tasks], e.skill.grader_digest, dataclasses.asdict(e.settings)])
-                for e in self.environments
-            },
+            "skills": {e.skill.name: _identity(e) for e in self.environments},
         }
         manifest: dict[str, Any] = {
             "identity": identity,
@@ -152,6 +151,14 @@ class Workspace:
     def student(self) -> Policy:
         """Who is to be trained."""
         return local_policy(self.model_directory)
+
+
+def _identity(e: Environment) -> str:
+    """Whatever of a skill decides what a run does: a task that moved to another split makes another run."""
+    tasks = [[t.id, t.split, t.group, dict(t.item)] for t in e.tasks]
+    seeds = [[seed.prompt, seed.answer] for seed in e.skill.seeds]
+    generator = read_text(e.skill.directory / FILE, MAX_BYTES) if has_generator(e.skill) else ""
+    return digest([tasks, seeds, generator, e.skill.grader_digest, dataclasses.asdict(e.settings)])
 
 
 def _check_references(environment: Environment) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console
 
 from rft_ilab.pipeline.cost import minutes, training_positions
-from rft_ilab.pipeline.data import data_stage, further_tasks
+from rft_ilab.pipeline.data import clean_tasks, data_stage, further_tasks
 from rft_ilab.pipeline.gate import regress
 from rft_ilab.pipeline.request import Request, Workspace
 from rft_ilab.pipeline.screen import Screen
@@ -36,7 +36,10 @@ def train(request: Request, *, console: Console) -> Path:
         screen.say("training: this run is trained already")
         return run.path("model")
     lessons = _lessons(data_stage(space, run, screen), space.targets)
-    targets = [Environment.of(e.skill, [*e.tasks, *further_tasks(run, e)], e.grader, e.settings) for e in space.targets]
+    targets = [
+        Environment.of(e.skill, [*clean_tasks(space, e), *further_tasks(run, e)], e.grader, e.settings)
+        for e in space.targets
+    ]
     settings = space.settings.train
     speed = run.manifest["stages"]["data"].get("positions_per_second")
     screen.say(

@@ -225,7 +225,7 @@ def read_completion(text: str) -> Completion:
     spent = answer.get("usage")
     usage = spent if isinstance(spent, dict) else {}
     return Completion(
-        text=(content or "").encode("utf-16", "surrogatepass").decode("utf-16", "replace"),
+        text=_whole(content or ""),
         stop="length" if finish == "length" else "eos",
         prompt_tokens=_count(usage.get("prompt_tokens")),
         completion_tokens=_count(usage.get("completion_tokens")),
@@ -234,9 +234,14 @@ def read_completion(text: str) -> Completion:
 
 def _read_model(text: str) -> str:
     try:
-        return str(_object(text)["data"][0]["id"])
+        return _whole(str(_object(text)["data"][0]["id"]))
     except (LookupError, TypeError) as error:
         raise ValueError(f"it lists no model{said(text)}") from error
+
+
+def _whole(text: str) -> str:
+    """The text with halves of characters replaced: no file and no cache can hold them."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def _object(text: str) -> dict[str, Any]:

@@ -75,7 +75,9 @@ def grpo_step(
     sampled = time.monotonic()
     _check_errors(progress, settings)
     sequences = [s for g in groups if has_signal(g.advantages_G) for s in _weighted(engine, g)]
-    guided = [g for g in groups if settings.guidance and _all_wrong(g)]
+    # Not by what a teacher's answers agreed on: that is no reference to lean on.
+    trusted = [g for g in groups if g.rollouts[0].task.origin != "synthetic"]
+    guided = [g for g in trusted if settings.guidance and _all_wrong(g)]
     sequences += [_guidance(engine, g, settings.guidance) for g in guided]
     guard = RateGuard(progress.rate_factor, progress.skipped)
     rate = guard.factor * learning_rate(step, settings.steps, settings.learning_rate, settings.warmup_steps)

@@ -96,8 +96,8 @@ def _task(skill: Skill, row: dict[str, Any], path: Path, line: int) -> Task:
     split = row.get("split") or draw_split(group, origin)
     if split not in get_args(Split):
         raise bad(f"bad split {split!r}", f"one of {', '.join(get_args(Split))}, or leave it out")
-    if origin == "synthetic" and split == "test":
-        raise bad("a synthetic task cannot be in the test split", 'set "split": "train"')
+    if origin == "synthetic" and split != "train":
+        raise bad(f"a synthetic task cannot be in the {split} split", 'set "split": "train"')
     messages = written if written[0].role == "system" else (Message("system", skill.description), *written)
     return Task(
         id=Task.make_id(skill.name, messages, reference),
@@ -134,17 +134,15 @@ def _messages(row: dict[str, Any], bad: Any) -> tuple[Message, ...]:
 def draw_split(group: str, origin: str = "authored") -> Split:
     """The split of a group: 70 % train, 10 % val, 20 % test by sha256, the same for ever.
 
-    Synthetic tasks never enter the test split; where their group would, they train instead.
+    Synthetic tasks only train, whatever their group.
 
     >>> draw_split("template-1") == draw_split("template-1")
     True
     """
     share = int.from_bytes(hashlib.sha256(group.encode()).digest()[:8], "big") / 2**64
-    if share < 0.7:
+    if share < 0.7 or origin == "synthetic":
         return "train"
-    if share < 0.8:
-        return "val"
-    return "train" if origin == "synthetic" else "test"
+    return "val" if share < 0.8 else "test"
 
 
 def _conflicts(tasks: Sequence[tuple[int, Task]], path: Path) -> Iterator[SkillError]:

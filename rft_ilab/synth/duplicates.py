@@ -22,6 +22,7 @@ SAME = 0.8
 BANDS, ROWS = 10, 6
 MOST_COMPARED = 256
 _WORD = re.compile(r"\w+")
+_OPERATOR = re.compile(r"[-+*/^=<>%]")
 
 
 def words(text: str) -> list[str]:
@@ -52,18 +53,23 @@ class NearDuplicates:
         self._index = MinHashLSH(num_perm=BANDS * ROWS, params=(BANDS, ROWS))
         self._blank = MinHash(BANDS * ROWS)
         self._entries: list[tuple[str, str]] = []
+        # The same words in the same order are found however many others are nearly like them.
+        self._same: dict[str, str] = {}
 
     def add(self, key: str, text: str) -> None:
         self._index.insert(len(self._entries), self._signature(text), check_duplication=False)
         self._entries.append((key, text))
+        self._same.setdefault(_normal(text), key)
 
     def find(self, text: str) -> str | None:
         """The key of the first text added that is alike, or None."""
+        if (key := self._same.get(_normal(text))) is not None:
+            return key
         own = _shingles(text)
         for place in sorted(self._index.query(self._signature(text)))[:MOST_COMPARED]:
-            key, other = self._entries[place]
+            first, other = self._entries[place]
             if _jaccard(own, _shingles(other)) >= SAME:
-                return key
+                return first
         return None
 
     def _signature(self, text: str) -> MinHash:
@@ -72,10 +78,21 @@ class NearDuplicates:
         return signature
 
 
+def _numbers(text: str, found: list[str]) -> str:
+    """What a calculation is about: all words with digits, and the operators of a text that has such words."""
+    numbers = sorted(word for word in found if any(c.isdigit() for c in word))
+    return " ".join([*numbers, *_OPERATOR.findall(text)]) if numbers else ""
+
+
+def _normal(text: str) -> str:
+    found = words(text)
+    return "\n".join((_numbers(text, found), *found))
+
+
 def _shingles(text: str) -> frozenset[Hashable]:
     """Words and pairs of words, each with the numbers of the text, so that texts with other numbers share none."""
     found = words(text)
-    numbers = " ".join(sorted(word for word in found if any(c.isdigit() for c in word)))
+    numbers = _numbers(text, found)
     return frozenset((numbers, part) for part in (*found, *itertools.pairwise(found)))
 
 

@@ -4,7 +4,7 @@
 kept           a task: RL learns from it. An answer: supervised training does
 wrong          the grader says so; of a generated task: it refuses the reference
 error          the grader failed: neither right nor wrong
-duplicate      nearly the same as one that was kept
+duplicate      nearly the same as one before it
 contaminated   nearly a task of a val or test split, of any skill
 truncated      cut off at ``max_tokens``
 too_easy       a task: so often right that RL would hardly learn from it (:mod:`rft_ilab.difficulty`)

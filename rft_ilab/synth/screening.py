@@ -4,7 +4,7 @@
 2. Its question must not be that of a val or test task of any skill, nor nearly, and its group must not be one of
    theirs (``contaminated``).
 3. Nor nearly that of a training task or of a proposal that came before it (``duplicate``).
-4. A generated task is right by construction; even so its grader must accept the reference (``wrong``, ``error``).
+4. If it brings its own answer, the grader must accept that, even one right by construction (``wrong``, ``error``).
 5. To a teacher's task ``samples`` independent answers are drawn. Of a paraphrase the original's reference must pass
    with ``needed`` of them; a question without reference takes the answer that most agree on, if ``needed`` do
    (self-consistency, arXiv 2203.11171; the skill's own grader says what agrees). Otherwise ``no_agreement``.
@@ -32,6 +32,7 @@ from rft_ilab.synth.sources import Proposal
 from rft_ilab.types import Policy, Rollout, Sampling, Task
 
 MOST_LUCK, MOST_SAMPLES = 0.05, 16
+AGREEMENT_SEED = 1_000_003
 UNKNOWN = "(unknown)"  # the reference of a question that has none yet; no grader sees it
 EVIDENCE = {"generated": "by construction", "paraphrase": "reference kept", "question": "agreement"}
 
@@ -95,16 +96,19 @@ def screen(
 ) -> list[Screened]:
     """One :class:`Screened` for each proposal, in order. ``policy`` answers what a teacher wrote."""
     found = [_cheaply(environment, proposal, known) for proposal in proposals]
+    provisional: dict[int, str] = {}
     open_ = [i for i, one in enumerate(found) if one.disposition == "kept"]
-    built = [i for i in open_ if proposals[i].source == "generated"]
-    for i, one in zip(built, _by_construction(environment, [found[i] for i in built]), strict=True):
+    # Whatever brings its own answer: nothing else matters if the grader does not take that.
+    own = [i for i in open_ if _has_reference(proposals[i])]
+    for i, one in zip(own, _own_answers(environment, [found[i] for i in own]), strict=True):
         found[i] = one
-    asked = [i for i in open_ if proposals[i].source != "generated"]
+    asked = [i for i in open_ if found[i].disposition == "kept" and proposals[i].source != "generated"]
     advance(len(proposals) - len(asked))
     if asked:
         if policy is None:
             raise ValueError("somebody must answer what a teacher asks")
-        sampling = Sampling(max_tokens=environment.settings.max_tokens, seed=seed)
+        # Other draws than those that will be trained on and decide how hard the task is.
+        sampling = Sampling(max_tokens=environment.settings.max_tokens, seed=seed + AGREEMENT_SEED)
         prompts = [
             build_prompt(environment.skill, task, environment.settings.demonstrations)
             for i in asked
@@ -112,8 +116,11 @@ def screen(
         ]
         groups = sample_groups(policy, prompts, samples, sampling, cache, advance)
         for i, group in zip(asked, groups, strict=True):
+            provisional[i] = found[i].task.id if found[i].task else ""  # type: ignore[union-attr]
             found[i] = _by_agreement(environment, found[i], group, needed, cache)
-    return found
+    # A question that got its answer is another task than the one that was asked about.
+    final = {old: task.id for i, old in provisional.items() if (task := found[i].task)}
+    return [replace(one, duplicate_of=final.get(one.duplicate_of or "", one.duplicate_of)) for one in found]
 
 
 def entry(environment: Environment, one: Screened) -> Entry:
@@ -146,7 +153,7 @@ def _cheaply(environment: Environment, proposal: Proposal, known: Known) -> Scre
         return replace(one, disposition="truncated", reason="cut off at max_tokens")
     if proposal.row is None:
         return replace(one, disposition="malformed", reason=proposal.problem)
-    row = proposal.row if "reference" in proposal.row else proposal.row | {"reference": UNKNOWN}
+    row = proposal.row if _has_reference(proposal) else proposal.row | {"reference": UNKNOWN}
     try:
         task = task_from_row(environment.skill, row)
     except SkillError as error:
@@ -167,11 +174,16 @@ def _cheaply(environment: Environment, proposal: Proposal, known: Known) -> Scre
     return one
 
 
-def _by_construction(environment: Environment, found: Sequence[Screened]) -> list[Screened]:
+def _has_reference(proposal: Proposal) -> bool:
+    """Whether it brings its answer; a teacher's new question does not."""
+    return proposal.source != "question" or "reference" in (proposal.row or {})
+
+
+def _own_answers(environment: Environment, found: Sequence[Screened]) -> list[Screened]:
     pairs = [
         (
             one.task,
-            Rollout(task_id=one.task.id, index=0, policy_id="generator", completion=one.task.reference, stop="eos"),
+            Rollout(task_id=one.task.id, index=0, policy_id="reference", completion=one.task.reference, stop="eos"),
         )
         for one in found
         if one.task
@@ -179,7 +191,7 @@ def _by_construction(environment: Environment, found: Sequence[Screened]) -> lis
     decided = []
     for one, grade in zip(found, environment.grader.grade(pairs), strict=True):
         fate: Disposition = "error" if grade.error is not None else "kept" if grade.passed else "wrong"
-        reason = "right by construction, and the grader agrees" if fate == "kept" else said(grade)
+        reason = "right by construction, and the grader agrees" if fate == "kept" else f"its own answer: {said(grade)}"
         decided.append(replace(one, disposition=fate, reason=reason))
     return decided
 
@@ -220,7 +232,8 @@ def _plainly(environment: Environment, one: Screened, cache: Cache) -> Screened:
         return one
     task = task_from_row(environment.skill, one.proposal.row | {"reference": text})
     again = _agreed(one, task, _graded(environment, task, [g.rollout for g in one.group], cache), one.agreed)
-    return again if again.disposition == "kept" else one
+    (itself,) = _own_answers(environment, [again])
+    return again if again.disposition == itself.disposition == "kept" else one
 
 
 def _graded(environment: Environment, task: Task, group: Sequence[Rollout], cache: Cache) -> list[Graded]:
@@ -229,7 +242,8 @@ def _graded(environment: Environment, task: Task, group: Sequence[Rollout], cach
 
 
 def _agreed(one: Screened, task: Task, graded: list[Graded], needed: int) -> Screened:
-    agreed, n = sum(bool(g.grade.passed) for g in graded), len(graded)
+    # What was cut off might have gone on to say something else.
+    agreed, n = sum(bool(g.grade.passed) and g.rollout.stop == "eos" for g in graded), len(graded)
     one = replace(one, task=task, agreed=agreed, samples=n, group=tuple(graded))
     if errors := [g.grade.error for g in graded if g.grade.error is not None]:
         return replace(one, disposition="error", reason=errors[0])

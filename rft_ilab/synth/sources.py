@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from rft_ilab.grading.generator import generated_rows
+from rft_ilab.grading.generator import checked_row, generated_rows, generator_source
 from rft_ilab.rollouts import Environment, sample_groups
 from rft_ilab.store import Cache
 from rft_ilab.synth.ledger import Source
@@ -49,18 +49,25 @@ class Proposal:
     truncated: bool = False
 
 
-def from_generator(skill: Skill, count: int, seed: int) -> list[Proposal]:
-    """``count`` tasks of ``generator.py``, right by construction. Raises SkillError if it fails."""
+def from_generator(skill: Skill, count: int, seed: int, cache: Cache) -> list[Proposal]:
+    """``count`` tasks of ``generator.py``, right by construction. Raises SkillError if it fails.
+
+    What was drawn is kept: the order of a set, say, may be another one in the next process.
+    """
+    key = digest(["generator", skill.name, generator_source(skill), count, seed])
+    drawn = cache.get(key)
+    if drawn is None:
+        drawn = [checked_row(row) for row in generated_rows(skill, count, seed)]
+        cache.put([(key, drawn)])
     made = []
-    for index, row in enumerate(generated_rows(skill, count, seed)):
-        text = _question(row)
-        if not isinstance(row, dict):
-            made.append(Proposal(source="generated", text=text, row=None, index=index, problem="the row is no object"))
+    for index, (row, problem) in enumerate(drawn):
+        if row is None:
+            made.append(Proposal(source="generated", text="", row=None, index=index, problem=problem))
         else:
             # What the generator says of its split and origin is not its to say.
-            own = {key: value for key, value in row.items() if key not in ("id", "split", "origin")}
+            own = {name: value for name, value in row.items() if name not in ("id", "split", "origin")}
             own |= {"origin": "generated", "split": "train"}
-            made.append(Proposal(source="generated", text=text, row=own, index=index))
+            made.append(Proposal(source="generated", text=_question(row), row=own, index=index))
     return made
 
 

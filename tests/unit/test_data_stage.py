@@ -73,14 +73,14 @@ def tasks(seed):
 
 
 def say(body: dict[str, Any]) -> str:
-    """A teacher that rewords, invents, and is right three times in four; the same for the same call."""
+    """A teacher that rewords, invents, and is right two times in three; the same for the same call."""
     asked, seed = body["messages"][-1]["content"], body["seed"]
     if asked.startswith("Rewrite"):
         return "Say, " + asked.split("Message: ")[1].split("\n")[0]
     if asked.startswith("These are messages"):
         return f"New question {2000 + sum(map(ord, asked)) % 50}?"
     number = int("".join(c for c in asked if c.isdigit()))
-    return LABELS[(number + (random.Random(f"{asked}/{seed}").random() < 0.25)) % 3]
+    return LABELS[(number + (random.Random(f"{asked}/{seed}").random() < 0.35)) % 3]
 
 
 @pytest.fixture
@@ -138,8 +138,7 @@ def test_all_sources_end_in_the_ledger_and_cost_is_told(taxonomy: Path, server: 
             assert row["policy_id"] == f"endpoint:{server.url}:m1" and row["sampling"]["seed"] == 0
         if row["source"] == "paraphrase":
             assert row["seed_id"]
-    # 236 answers, 32 texts and 4 answers to each; those to texts that made no task were not asked, and two of each
-    # four were drawn twice, to the same prompt.
+    # 236 answers, 32 texts and 4 answers to each; texts that made no task were not asked about.
     assert "at most 396 calls" in said and len(server.calls) == len(set(server.calls)) < 396
     assert f"teacher: {len(server.calls)} calls answered (0 tries more)" in said
     facts = json.loads((tmp_path / "a/run/manifest.json").read_text())["stages"]["data"]

@@ -97,3 +97,22 @@ def test_the_skill_s_own_templates_may_be_alike_but_not_the_same() -> None:
     assert held_out.find(other, own="c/d") is not None
     same = held_out.find(text.lower(), own="a/b")
     assert same is not None and same.overlap == 1.0
+
+
+def test_the_same_words_are_found_among_very_many_that_are_nearly_alike() -> None:
+    rng = random.Random(1)
+    slots = [[f"{letter}{chr(97 + i)}x" for i in range(20)] for letter in "pqrs"]
+    known, seen, missed = NearDuplicates(), set(), 0
+    for _ in range(3000):
+        a, b, c, d = (rng.choice(slot) for slot in slots)
+        text = f"please tell me what to do now that my {a} arrived {b} on a {c} morning in {d}"
+        missed += text in seen and known.find(text) is None
+        if text not in seen:
+            known.add(text, text)
+        seen.add(text)
+    assert len(seen) < 3000 and missed == 0
+
+
+def test_operators_make_another_calculation() -> None:
+    assert not alike("What is 3 + 4?", "What is 3 * 4?") and alike("What is 3 + 4?", "what is 3 + 4")
+    assert alike("Pick-up, please?", "pick up please")

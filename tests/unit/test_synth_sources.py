@@ -78,7 +78,8 @@ def test_generated_tasks_are_the_same_for_a_seed_and_all_train(tmp_path: Path) -
     assert has_generator(env.skill) and not has_generator(environment(tmp_path / "other").skill)
     first, second = generated_rows(env.skill, 150, 3), generated_rows(env.skill, 100, 3)
     assert len(first) == 150 and first[:100] == second and generated_rows(env.skill, 5, 4) != second[:5]
-    kept = [one for one in screened(env, tmp_path, from_generator(env.skill, 40, 3)) if one.disposition == "kept"]
+    found = screened(env, tmp_path, from_generator(env.skill, 40, 3, Cache(tmp_path / "g.sqlite")))
+    kept = [one for one in found if one.disposition == "kept"]
     assert len(kept) == 40
     assert {(one.task.split, one.task.origin) for one in kept if one.task} == {("train", "generated")}
 
@@ -127,7 +128,7 @@ def tasks(seed):
         row("Question 9?", "YES", split="test", group="held")
     ]
     env = environment(tmp_path, source, rows)
-    found = screened(env, tmp_path, from_generator(env.skill, 50, 0))
+    found = screened(env, tmp_path, from_generator(env.skill, 50, 0, Cache(tmp_path / "g.sqlite")))
     assert [one.disposition for one in found] == [
         "kept", "error", "malformed", "malformed", "duplicate", "contaminated", "contaminated",
     ]  # fmt: skip
@@ -321,3 +322,65 @@ def test_where_messages_are_lines_the_first_line_is_the_message(tmp_path: Path) 
     assert reworded('"Is it 3?"\nI hope that this hel', "length") == ("Is it 3?", False)
     assert reworded("Is it 3, or is it ra", "length") == ("Is it 3, or is it ra", True)
     assert reworded("Message: Is it 3?", "eos") == ("Is it 3?", False)
+
+
+# -- what a second pair of eyes found ---------------------------------------------------------------------------
+
+
+def test_a_generated_row_without_reference_is_none_and_other_names_for_it_count(tmp_path: Path) -> None:
+    source = """
+def tasks(seed):
+    yield {"messages": [{"role": "user", "content": "Is it red?"}]}
+    yield {"messages": [{"role": "user", "content": "Is it blue?"}], "answer": "NO"}
+"""
+    equal = CONTAINS | {"operation": "eq"}
+    env = environment(tmp_path, source, grader=equal)
+    found = screened(env, tmp_path, from_generator(env.skill, 5, 0, Cache(tmp_path / "g.sqlite")))
+    fates = [(one.disposition, one.task and one.task.reference) for one in found]
+    assert fates == [("malformed", None), ("kept", "NO")]
+
+
+def test_rows_that_json_cannot_hold_are_malformed_and_no_traceback(tmp_path: Path) -> None:
+    fields = ['"\\ud800"', "{1, 2}", "b'x'", "float('nan')", "10**5000"]
+    rows = "".join(
+        f'    yield {{"messages": [{{"role": "user", "content": "q{i}"}}], "reference": "YES", "more": {value}}}\n'
+        for i, value in enumerate(fields)
+    )
+    source = f"def tasks(seed):\n{rows}    yield {{1: 2, 'messages': 10**5000}}\n    yield 10**5000\n"
+    env = environment(tmp_path, source)
+    made = from_generator(env.skill, 20, 0, Cache(tmp_path / "g.sqlite"))
+    assert len(made) == 7 and all(one.row is None and one.problem for one in made)
+    assert {one.disposition for one in screened(env, tmp_path, made)} == {"malformed"}
+
+
+def test_what_a_generator_drew_is_kept(tmp_path: Path) -> None:
+    source = "import random\ndef tasks(seed):\n    while True:\n        yield {'n': random.random()}\n"
+    env, cache = environment(tmp_path, source), Cache(tmp_path / "g.sqlite")
+    assert from_generator(env.skill, 3, 0, cache) == from_generator(env.skill, 3, 0, cache)
+    assert from_generator(env.skill, 3, 0, cache) != from_generator(env.skill, 3, 1, cache)
+
+
+def test_a_row_s_own_answer_must_pass_though_the_grader_reads_no_reference(tmp_path: Path) -> None:
+    lower = {"type": "regex", "name": "lower", "input": "{{sample.output_text}}", "pattern": "^[a-z]+$"}
+    env = environment(tmp_path, rows=[row("Q?", "fine", split="train"), row("R?", "fine", split="test")], grader=lower)
+    (one,) = screened(env, tmp_path, [proposed("Say it", reference="NOT 123")], lambda prompt, index: "fine")
+    assert one.disposition == "wrong" and one.reason.startswith("its own answer: ")
+
+
+def test_answers_that_were_cut_off_do_not_agree(tmp_path: Path) -> None:
+    class CutOff(ScriptedPolicy):
+        def sample(self, *arguments: Any) -> Any:
+            return (replace(r, stop="length" if r.index else "eos") for r in super().sample(*arguments))
+
+    env = environment(tmp_path)
+    (one,) = screen(
+        env, [proposed("Is it so?", reference="YES")], Known.of([env], env), CutOff(lambda prompt, index: "YES"),
+        samples=4, needed=2, seed=0, cache=Cache(tmp_path / "c.sqlite"),
+    )  # fmt: skip
+    assert (one.disposition, one.agreed) == ("no_agreement", 1)
+
+
+def test_a_duplicate_names_the_task_that_was_kept(tmp_path: Path) -> None:
+    env = environment(tmp_path)
+    first, second = screened(env, tmp_path, [proposed("Is it so?"), proposed("is it SO")], lambda p, i: "YES")
+    assert first.task and second.duplicate_of == first.task.id == entry(env, first).id

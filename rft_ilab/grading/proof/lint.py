@@ -18,7 +18,7 @@ from rft_ilab.config import Settings
 from rft_ilab.errors import RftError, SkillError
 from rft_ilab.grading.engine import SkillGrader, build_grader
 from rft_ilab.grading.generator import FILE as GENERATOR
-from rft_ilab.grading.generator import generated_rows, has_generator
+from rft_ilab.grading.generator import checked_row, generated_rows, has_generator
 from rft_ilab.grading.proof.golden import Finding, Numbered, golden, rollout
 from rft_ilab.grading.proof.prove import LINT, LINT_SLOW, REMOTE, SLOW, has_part, prove
 from rft_ilab.grading.proof.waivers import SUFFIX, read_waivers
@@ -129,8 +129,12 @@ def _generated(grader: SkillGrader, skill: Skill) -> list[Finding]:
         found.append(Finding(severity="error", message=message, file=path, fix="draw from random.Random(seed) alone"))
     tasks: list[Numbered] = []
     for number, row in enumerate(rows, start=1):
+        plain, problem = checked_row(row)
+        if plain is None:
+            found.append(Finding(severity="error", message=f"row {number}: {problem}", file=path, fix=fix))
+            continue
         try:
-            tasks.append((number, task_from_row(skill, row if isinstance(row, dict) else {})))
+            tasks.append((number, task_from_row(skill, plain)))
         except SkillError as error:
             message = f"row {number}: {error.what}"
             found.append(Finding(severity="error", message=message, file=path, fix=error.fix or fix))
