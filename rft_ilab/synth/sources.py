@@ -55,10 +55,13 @@ def from_generator(skill: Skill, count: int, seed: int, cache: Cache) -> list[Pr
     What was drawn is kept: the order of a set, say, may be another one in the next process.
     """
     key = digest(["generator", skill.name, generator_source(skill), count, seed])
-    drawn = cache.get(key)
-    if drawn is None:
+    size = cache.get(key)
+    if size is None:
         drawn = [checked_row(row) for row in generated_rows(skill, count, seed)]
-        cache.put([(key, drawn)])
+        # Row by row: every look into the cache may have to read a neighbour whole, so none must be large.
+        cache.put([*((f"{key}/{i}", row) for i, row in enumerate(drawn)), (key, len(drawn))])
+    else:
+        drawn = [cache.get(f"{key}/{i}") for i in range(size)]
     made = []
     for index, (row, problem) in enumerate(drawn):
         if row is None:
