@@ -61,7 +61,7 @@ def from_generator(skill: Skill, count: int, seed: int, cache: Cache) -> list[Pr
         # Row by row: every look into the cache may have to read a neighbour whole, so none must be large.
         cache.put([*((f"{key}/{i}", row) for i, row in enumerate(drawn)), (key, len(drawn))])
     else:
-        drawn = [cache.get(f"{key}/{i}") for i in range(size)]
+        drawn = [(row, problem) for i in range(size) for row, problem in [cache.get(f"{key}/{i}") or (None, "lost")]]
     made = []
     for index, (row, problem) in enumerate(drawn):
         if row is None:
