@@ -91,7 +91,11 @@ class TrainSettings:
     learning_rate: float = 2e-4
     warmup_steps: int = 2
     balanced: float = 0.75
+    updates: int = 1
     truncation: float = 2.0
+    clip_low: float = 0.2
+    clip_high: float = 0.28
+    kl_weight: float = 0.0
     guidance: float = 1.0
     max_grad_norm: float = 1.0
     val_every: int = 10

@@ -1,4 +1,4 @@
-"""Forward and backward over a token trie, LoRA weights, and the sampler that follows them.
+"""Forward and backward over a token trie, and the LoRA weights that they train.
 
 All sequences of a step are packed so that each distinct prefix is computed once, and the vocabulary
 head runs only where a completion token is predicted. Gradients equal those of the padded batch (tested).
@@ -6,73 +6,81 @@ head runs only where a completion token is predicted. Gradients equal those of t
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
 
+import numpy as np
 import torch
-from peft import LoraConfig, get_peft_model
 
 from rft_ilab.config import TrainSettings
-from rft_ilab.policy.local.attention import additive
+from rft_ilab.policy.local.attention import TriePlan, hidden_states
 from rft_ilab.policy.local.model import LoadedModel
 from rft_ilab.policy.local.sampler import LocalPolicy
-from rft_ilab.policy.local.trie import build_trie, shared_prefix
-from rft_ilab.rl.objective import WeightedSequence
+from rft_ilab.policy.local.trie import Trie, build_trie, shared_prefix
+from rft_ilab.rl.lora import add_lora, without_lora
+from rft_ilab.rl.objective import WeightedSequence, slopes
+from rft_ilab.rl.predictions import predict
 
-# Trie nodes in one forward-backward pass: bounds activation memory (about 1.3 MB a node at 135M parameters).
+# Trie nodes in one forward-backward pass: bounds activation memory (about 1 MB a node at 135M parameters).
 MICRO_BATCH_NODES = 1024
-LORA_TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class PassStats:
     """Token-weighted means over the completion tokens of a batch.
 
-    ``loss`` is the objective's value; ``entropy`` in nats; ``importance_gap`` is
-    mean |log p_trainer - log p_sampler|; ``tokens`` counts completion tokens, ``nodes`` trie nodes.
+    ``loss`` is the policy-gradient objective's value; ``entropy`` in nats; ``importance_gap`` is
+    mean |log p_trainer - log p_sampler|; ``tokens`` counts completion tokens, ``nodes`` trie nodes. ``kl`` holds,
+    for each skill, the sum of KL(policy || reference) over its completion tokens (nats) and their number; empty
+    unless asked for.
     """
 
-    loss: float
-    entropy: float
-    importance_gap: float
-    tokens: int
-    nodes: int
+    loss: float = 0.0
+    entropy: float = 0.0
+    importance_gap: float = 0.0
+    tokens: int = 0
+    nodes: int = 0
+    kl: dict[str, tuple[float, int]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Pairs:
+    """The distinct predictions of a batch, sorted by node: (node, next token) and what hangs on each.
+
+    ``row_K`` indexes ``nodes``; ``gain_K`` and ``pain_K`` are sums of positive and negative weights; ``sampled_K`` is
+    the sampler's log-probability (NaN: supervised); ``count_K`` is how many completion tokens a pair stands for.
+    """
+
+    nodes: list[int]
+    row_K: torch.Tensor
+    token_K: torch.Tensor
+    gain_K: torch.Tensor
+    pain_K: torch.Tensor
+    sampled_K: torch.Tensor
+    count_K: torch.Tensor
 
 
 class Engine:
-    """A frozen base model with LoRA adapters to train, and a merged copy to sample from."""
+    """A model whose linear layers carry LoRA adapters; the same merged weights sample and train."""
 
     def __init__(self, loaded: LoadedModel, settings: TrainSettings) -> None:
         torch.manual_seed(settings.seed)
         self.settings = settings
         self.loaded = loaded
-        # The sampler has the same weights until they are trained; embeddings stay shared.
-        memo = {id(p): p for p in [loaded.model.get_input_embeddings().weight]}
-        self._sampler = copy.deepcopy(loaded.model, memo)
-        config = LoraConfig(
-            r=settings.lora_rank,
-            lora_alpha=settings.lora_alpha,
-            lora_dropout=0.0,
-            target_modules=list(LORA_TARGETS),
-            task_type="CAUSAL_LM",
-        )
-        self.peft: Any = get_peft_model(loaded.model, config)
-        self._lora = [(n, m) for n, m in self.peft.get_base_model().named_modules() if hasattr(m, "lora_A")]
-        self.parameters = [p for p in self.peft.parameters() if p.requires_grad]
+        self._lora = add_lora(loaded.model, settings.lora_rank, settings.lora_alpha)
+        self.parameters = [p for layer in self._lora.values() for p in (layer.lora_A, layer.lora_B)]
         self.optimizer = torch.optim.AdamW(self.parameters, lr=0.0, betas=(0.9, 0.99), weight_decay=0.0)
+        self._merged: float | None = None
 
-    # -- sampling ---------------------------------------------------------------------------------
+    # -- weights ----------------------------------------------------------------------------------
 
-    @torch.no_grad()
     def refresh_sampler(self, scale: float = 1.0) -> None:
-        """Sampler weights = base + ``scale`` x LoRA, rounded once to the sampler's dtype."""
-        for name, module in self._lora:
-            target = self._sampler.get_submodule(name).weight
-            delta = module.lora_B["default"].weight @ module.lora_A["default"].weight
-            target.copy_(module.base_layer.weight.float() + scale * module.scaling["default"] * delta.float())
+        """Running weights = base + ``scale`` x LoRA, rounded once to the model's dtype."""
+        if self._merged != scale:
+            for layer in self._lora.values():
+                layer.merge(scale)
+            self._merged = scale
 
     def policy(self, version: str) -> LocalPolicy:
         """The sampler as a policy; ``version`` must change with the weights, since caches rely on it."""
@@ -80,24 +88,26 @@ class Engine:
 
     @property
     def sampler(self) -> LoadedModel:
-        """The merged copy as a loaded model. Its digest is the base's: true only at scale 0."""
-        base = self.loaded
-        return LoadedModel(self._sampler, base.tokenizer, base.eos, base.digest, base.directory)
+        """The model with the weights of the last refresh. Its digest is the base's: true only at scale 0."""
+        return self.loaded
 
     # -- training ---------------------------------------------------------------------------------
 
-    def accumulate(self, sequences: Sequence[WeightedSequence]) -> PassStats:
+    def accumulate(
+        self, sequences: Sequence[WeightedSequence], *, measure_kl: bool = False, entropy_weight: float = 0.0
+    ) -> PassStats:
         """Add the gradient of  -sum_s weight_s sum_t min(rho_st, C) log p(t) / (total tokens).
 
-        rho is the (detached) importance weight of trainer over sampler, capped at C = ``truncation``.
+        rho is the (detached) importance weight of trainer over sampler, capped at C = ``truncation``; outside the clip
+        range it moves nothing further (:func:`rft_ilab.rl.objective.slopes`). ``settings.kl_weight`` x KL to the base
+        model and -``entropy_weight`` x entropy are added, means over the completion tokens, exact over the vocabulary.
         """
+        self.refresh_sampler()
         total = sum(len(s.completion_ids) for s in sequences)
-        loss = entropy = gap = 0.0
-        nodes = 0
+        stats = PassStats(tokens=total)
         for part in self._micro_batches(sequences):
-            stats = self._forward_backward(part, total)
-            loss, entropy, gap, nodes = loss + stats[0], entropy + stats[1], gap + stats[2], nodes + stats[3]
-        return PassStats(loss, entropy / total, gap / total, total, nodes)
+            self._forward_backward(part, stats, measure_kl or self.settings.kl_weight > 0, entropy_weight)
+        return stats
 
     def _micro_batches(self, sequences: Sequence[WeightedSequence]) -> list[list[WeightedSequence]]:
         """Neighbours in lexical order share most; cut their trie where it grows beyond the limit."""
@@ -116,55 +126,59 @@ class Engine:
             nodes, previous = nodes + new, ids
         return parts
 
-    def _forward_backward(self, sequences: Sequence[WeightedSequence], total: int) -> tuple[float, float, float, int]:
+    def _forward_backward(
+        self, sequences: Sequence[WeightedSequence], stats: PassStats, with_kl: bool, entropy_weight: float
+    ) -> None:
+        """One micro-batch; adds its share of the means to ``stats``, whose ``tokens`` are those of the whole batch."""
+        model, device = self.loaded.model, self.loaded.model.device
         trie = build_trie([s.prompt_ids + s.completion_ids[:-1] for s in sequences])
-        # A prediction is a (node, next token) pair; equal pairs of different sequences are one.
-        pairs: dict[tuple[int, int], int] = {}
-        weight: list[float] = []
-        count: list[int] = []
-        sampled: list[float] = []
-        for sequence, path in zip(sequences, trie.paths, strict=True):
-            start = len(sequence.prompt_ids) - 1
-            for t, token in enumerate(sequence.completion_ids):
-                key = (int(path[start + t]), token)
-                if key not in pairs:
-                    pairs[key] = len(weight)
-                    weight.append(0.0)
-                    count.append(0)
-                    sampled.append(float("nan") if sequence.logprobs_T is None else sequence.logprobs_T[t])
-                weight[pairs[key]] += sequence.weight
-                count[pairs[key]] += 1
-        nodes = sorted({node for node, _ in pairs})
-        row_of = {node: row for row, node in enumerate(nodes)}
-        logprobs_NV = self._logprobs(trie, nodes)
-        device = logprobs_NV.device
-        rows_K = torch.tensor([row_of[node] for node, _ in pairs], device=device)
-        tokens_K = torch.tensor([token for _, token in pairs], device=device)
-        logprob_K = logprobs_NV[rows_K, tokens_K]
-        sampled_K = torch.tensor(sampled, device=device)
-        count_K = torch.tensor(count, dtype=torch.float32, device=device)
-        difference_K = torch.nan_to_num(logprob_K.detach() - sampled_K, nan=0.0)
-        rho_K = difference_K.exp().clamp(max=self.settings.truncation)
-        loss = -(torch.tensor(weight, device=device) * rho_K * logprob_K).sum() / total
-        loss.backward()
-        with torch.no_grad():
-            entropy_N = -(logprobs_NV.exp() * logprobs_NV).sum(-1)
-            entropy = (entropy_N[rows_K] * count_K).sum().item()
-            gap = (difference_K.abs() * count_K).sum().item()
-        return loss.item(), entropy, gap, len(trie)
+        pairs = _pairs(sequences, trie, device)
+        plan, index_R = TriePlan(trie, model), torch.tensor(pairs.nodes, device=device)
+        reference_RD = None
+        if with_kl:
+            with torch.no_grad(), without_lora(self._lora):
+                reference_RD = hidden_states(model, trie.token_ids_N, trie.depth_N, plan)[index_R]
+        hidden_RD = hidden_states(model, trie.token_ids_N, trie.depth_N, plan)[index_R]
+        settings, total = self.settings, stats.tokens
+        loss = 0.0
 
-    def _logprobs(self, trie: Any, nodes: Sequence[int]) -> torch.Tensor:
-        """Log-probabilities (len(nodes), V) of the next token at ``nodes``, in float32."""
-        model = self.peft.get_base_model()
-        head = model.get_output_embeddings()
-        device = head.weight.device
-        hidden_ND = model.get_decoder()(
-            input_ids=torch.from_numpy(trie.token_ids_N)[None].to(device),
-            position_ids=torch.from_numpy(trie.depth_N)[None].to(device),
-            attention_mask=additive(trie.ancestor_mask().to(device), head.weight.dtype),
-            use_cache=False,
-        ).last_hidden_state[0]
-        return torch.log_softmax(head(hidden_ND[torch.tensor(nodes, device=device)]).float(), dim=-1)
+        def slope(logprob_K: torch.Tensor, which_K: torch.Tensor) -> torch.Tensor:
+            nonlocal loss
+            gain_K, pain_K, sampled_K = (x[which_K] for x in (pairs.gain_K, pairs.pain_K, pairs.sampled_K))
+            slope_K = slopes(logprob_K, sampled_K, gain_K, pain_K, settings) / total
+            loss += torch.dot(slope_K, logprob_K).item()
+            return slope_K
+
+        count_R = torch.zeros(len(pairs.nodes), device=device).index_add_(0, pairs.row_K, pairs.count_K)
+        found, grad_RD = predict(
+            model,
+            hidden_RD.detach(),
+            pairs.row_K,
+            pairs.token_K,
+            slope,
+            reference_RD=reference_RD,
+            kl_weight_R=count_R * (settings.kl_weight / total) if settings.kl_weight else None,
+            entropy_weight_R=count_R * (entropy_weight / total) if entropy_weight else None,
+        )
+        hidden_RD.backward(grad_RD)
+        difference_K = torch.nan_to_num(found.logprob_K - pairs.sampled_K, nan=0.0)
+        stats.loss += loss
+        stats.entropy += torch.dot(found.entropy_R, count_R).item() / total
+        stats.importance_gap += torch.dot(difference_K.abs(), pairs.count_K).item() / total
+        stats.nodes += len(trie)
+        if found.kl_R is not None:
+            _add_kl(stats, sequences, trie, pairs.nodes, found.kl_R)
+
+    @torch.no_grad()
+    def score(self, prompt_ids: Sequence[int], completion_ids: Sequence[int]) -> list[float]:
+        """Log-probabilities (T,) of a completion's tokens under the running weights, in nats."""
+        trie = build_trie([[*prompt_ids, *completion_ids[:-1]]])
+        hidden_ND = hidden_states(self.loaded.model, trie.token_ids_N, trie.depth_N, TriePlan(trie, self.loaded.model))
+        rows_T = torch.arange(len(completion_ids), device=hidden_ND.device)
+        tokens_T = torch.tensor(list(completion_ids), device=hidden_ND.device)
+        found, _ = predict(self.loaded.model, hidden_ND[len(prompt_ids) - 1 :], rows_T, tokens_T)
+        logprobs_T: list[float] = found.logprob_K.tolist()
+        return logprobs_T
 
     def step(self, rate: float) -> float:
         """One optimiser step at learning rate ``rate``; returns the gradient norm before clipping.
@@ -178,17 +192,62 @@ class Engine:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.step()
+        self._merged = None
         self.optimizer.zero_grad(set_to_none=True)
         return norm
 
     # -- adapters ---------------------------------------------------------------------------------
 
+    def _named(self) -> dict[str, torch.nn.Parameter]:
+        """The trainable weights under the names that PEFT gives them in its files."""
+        return {
+            f"base_model.model.{name}.{which}.weight": getattr(layer, which)
+            for name, layer in self._lora.items()
+            for which in ("lora_A", "lora_B")
+        }
+
     def adapter(self) -> dict[str, torch.Tensor]:
         """A copy of the trainable weights by name."""
-        return {n: p.detach().clone() for n, p in self.peft.named_parameters() if p.requires_grad}
+        return {name: parameter.detach().clone() for name, parameter in self._named().items()}
 
     @torch.no_grad()
     def load_adapter(self, weights: dict[str, torch.Tensor]) -> None:
-        for name, parameter in self.peft.named_parameters():
-            if parameter.requires_grad:
-                parameter.copy_(weights[name])
+        for name, parameter in self._named().items():
+            parameter.copy_(weights[name])
+        self._merged = None
+
+
+def _pairs(sequences: Sequence[WeightedSequence], trie: Trie, device: torch.device) -> Pairs:
+    """Equal predictions of different sequences are one; supervised and sampled ones are kept apart."""
+    found: dict[tuple[int, int, bool], list[float]] = {}
+    for sequence, path in zip(sequences, trie.paths, strict=True):
+        start, logprobs_T = len(sequence.prompt_ids) - 1, sequence.logprobs_T
+        gain, pain = max(sequence.weight, 0.0), min(sequence.weight, 0.0)
+        for t, token in enumerate(sequence.completion_ids):
+            sampled = math.nan if logprobs_T is None else logprobs_T[t]
+            pair = found.setdefault((int(path[start + t]), token, logprobs_T is None), [0.0, 0.0, sampled, 0.0])
+            pair[0] += gain
+            pair[1] += pain
+            pair[3] += 1.0
+    keys = sorted(found)
+    nodes = sorted({node for node, _, _ in keys})
+    row_of = {node: row for row, node in enumerate(nodes)}
+    gain_K, pain_K, sampled_K, count_K = torch.tensor([found[key] for key in keys], device=device).unbind(dim=1)
+    return Pairs(
+        nodes,
+        torch.tensor([row_of[node] for node, _, _ in keys], device=device),
+        torch.tensor([token for _, token, _ in keys], device=device),
+        gain_K, pain_K, sampled_K, count_K,
+    )  # fmt: skip
+
+
+def _add_kl(
+    stats: PassStats, sequences: Sequence[WeightedSequence], trie: Trie, nodes: Sequence[int], kl_R: torch.Tensor
+) -> None:
+    """Sum the KL of every completion token to its sequence's skill."""
+    by_node = np.zeros(len(trie))
+    by_node[list(nodes)] = kl_R.double().cpu().numpy()
+    for sequence, path in zip(sequences, trie.paths, strict=True):
+        start, length = len(sequence.prompt_ids) - 1, len(sequence.completion_ids)
+        known, tokens = stats.kl.get(sequence.skill, (0.0, 0))
+        stats.kl[sequence.skill] = (known + float(by_node[path[start : start + length]].sum()), tokens + length)

@@ -10,12 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from peft import LoraConfig
+from safetensors.torch import save_file
 
 from rft_ilab.errors import PolicyError
 from rft_ilab.policy.local.gguf_file import write_llama
 from rft_ilab.policy.local.model import LoadedModel
 from rft_ilab.policy.local.sampler import LocalPolicy
 from rft_ilab.rl.engine import Engine
+from rft_ilab.rl.lora import TARGETS
 from rft_ilab.types import Prompt, Sampling
 
 # Share of greedy answers in which GGUF (F16) and merged model must agree; near ties may fall either way.
@@ -24,11 +27,19 @@ GGUF_AGREEMENT = 0.9
 
 def save_peft_adapter(engine: Engine, scale: float, directory: Path) -> None:
     """The adapter in PEFT's format, with ``scale`` folded into its B matrices."""
-    weights = engine.adapter()
-    engine.load_adapter({n: w * scale if "lora_B" in n else w for n, w in weights.items()})
+    weights = {n: w * scale if "lora_B" in n else w for n, w in engine.adapter().items()}
+    settings = engine.settings
+    config = LoraConfig(
+        r=settings.lora_rank,
+        lora_alpha=settings.lora_alpha,
+        target_modules=list(TARGETS),
+        task_type="CAUSAL_LM",
+        base_model_name_or_path=str(engine.loaded.directory),
+        inference_mode=True,
+    )
     with _fresh_directory(directory) as work:
-        engine.peft.save_pretrained(work, safe_serialization=True)
-    engine.load_adapter(weights)
+        config.save_pretrained(str(work))
+        save_file({n: w.cpu() for n, w in weights.items()}, work / "adapter_model.safetensors", {"format": "pt"})
 
 
 def save_merged(engine: Engine, directory: Path) -> None:
@@ -40,7 +51,7 @@ def save_merged(engine: Engine, directory: Path) -> None:
     state = {
         name: tensor.to(torch.bfloat16)
         for name, tensor in loaded.model.state_dict().items()
-        if not (loaded.model.config.tie_word_embeddings and name == "lm_head.weight")
+        if "lora_" not in name and not (loaded.model.config.tie_word_embeddings and name == "lm_head.weight")
     }
     with _fresh_directory(directory) as work:
         config, dtype = loaded.model.config, loaded.model.config.torch_dtype

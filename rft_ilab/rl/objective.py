@@ -12,6 +12,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
+
+from rft_ilab.config import TrainSettings
 from rft_ilab.errors import TrainingError
 
 # A gradient that is no number is skipped and the rate lowered; after so many in a row something is broken.
@@ -72,13 +75,15 @@ class RateGuard:
 class WeightedSequence:
     """A prompt, a completion, and how much to raise the completion's log-probability.
 
-    ``logprobs_T`` are the sampler's (nats), or None for supervised data (no importance weight).
+    ``logprobs_T`` are the sampler's (nats), or None for supervised data (no importance weight). ``skill`` is where its
+    KL is counted.
     """
 
     prompt_ids: tuple[int, ...]
     completion_ids: tuple[int, ...]
     weight: float
     logprobs_T: tuple[float, ...] | None = None
+    skill: str = ""
 
 
 def learning_rate(step: int, steps: int, peak: float, warmup: int) -> float:
@@ -91,3 +96,26 @@ def learning_rate(step: int, steps: int, peak: float, warmup: int) -> float:
         return peak * (step + 1) / warmup
     rest = max(1, steps - 1 - warmup)
     return peak * (1.0 - 0.9 * min(1.0, (step - warmup) / rest))
+
+
+def slopes(
+    logprob_K: torch.Tensor,
+    sampled_K: torch.Tensor,
+    gain_K: torch.Tensor,
+    pain_K: torch.Tensor,
+    settings: TrainSettings,
+) -> torch.Tensor:
+    """Derivative (K,) of the loss by each log-probability, before the mean over tokens.
+
+    rho = p / p_sampler, capped at ``truncation``. What is raised (``gain_K`` >= 0) stops at rho > 1 + ``clip_high``,
+    what is lowered (``pain_K`` <= 0) at rho < 1 - ``clip_low``: PPO's clip (arXiv 1707.06347) with DAPO's wider upper
+    side. It binds only when a batch is used for several updates. Supervised pairs (``sampled_K`` NaN) have rho = 1.
+
+    >>> import torch; from rft_ilab.config import TrainSettings
+    >>> slopes(*torch.tensor([[0.0, -1.0], [0.0, -2.0], [1.0, 1.0], [-3.0, 0.0]]), TrainSettings()).tolist()
+    [2.0, -0.0]
+    """
+    rho_K = torch.nan_to_num(logprob_K - sampled_K, nan=0.0).exp()
+    raised_K = torch.where(rho_K > 1 + settings.clip_high, 0.0, gain_K)
+    lowered_K = torch.where(rho_K < 1 - settings.clip_low, 0.0, pain_K)
+    return -(raised_K + lowered_K) * rho_K.clamp(max=settings.truncation)

@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import math
+import random
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model, set_peft_model_state_dict
 from transformers import AutoModelForCausalLM
 
 from rft_ilab.config import TrainSettings
 from rft_ilab.policy.local import attention
-from rft_ilab.policy.local.decode import Row, decode
+from rft_ilab.policy.local.decode import Row, decode, inverse_cdf
 from rft_ilab.policy.local.model import load_model
 from rft_ilab.policy.local.sampler import LocalPolicy
+from rft_ilab.policy.local.trie import build_trie
 from rft_ilab.rl import engine as engine_module
+from rft_ilab.rl import predictions
 from rft_ilab.rl.checkpoint import load_checkpoint, save_checkpoint
 from rft_ilab.rl.engine import Engine
+from rft_ilab.rl.lora import TARGETS
 from rft_ilab.rl.objective import WeightedSequence
 from rft_ilab.types import Message, Prompt, Sampling
 from tests.tiny_model import make_tiny_model
@@ -46,11 +53,20 @@ BATCH = [
 ]
 
 
+def peft_model(engine: Engine) -> Any:
+    """The same base and adapter through the library PEFT, with transformers' own attention."""
+    base = AutoModelForCausalLM.from_pretrained(engine.loaded.directory, attn_implementation="eager")
+    settings = engine.settings
+    config = LoraConfig(r=settings.lora_rank, lora_alpha=settings.lora_alpha, target_modules=list(TARGETS))
+    model = get_peft_model(base, config)
+    found = set_peft_model_state_dict(model, engine.adapter())
+    assert not found.unexpected_keys
+    return model
+
+
 def naive_gradients(engine: Engine, batch: list[WeightedSequence]) -> tuple[float, dict[str, torch.Tensor]]:
-    """The same objective, one sequence at a time, through the model's own causal forward."""
-    engine.optimizer.zero_grad(set_to_none=True)
-    model = engine.peft.get_base_model()
-    model.config._attn_implementation = "eager"
+    """The same objective, one sequence at a time, through PEFT and the model's own causal forward."""
+    model, settings = peft_model(engine), engine.settings
     total = sum(len(s.completion_ids) for s in batch)
     loss = torch.zeros(())
     for s in batch:
@@ -59,57 +75,91 @@ def naive_gradients(engine: Engine, batch: list[WeightedSequence]) -> tuple[floa
         start = len(s.prompt_ids) - 1
         for t, token in enumerate(s.completion_ids):
             logprob = logprobs_TV[start + t, token]
-            rho = 1.0 if s.logprobs_T is None else min(math.exp(logprob.item() - s.logprobs_T[t]), 2.0)
-            loss = loss - s.weight * rho * logprob / total
+            ratio = 1.0 if s.logprobs_T is None else math.exp(logprob.item() - s.logprobs_T[t])
+            if (s.weight > 0 and ratio > 1 + settings.clip_high) or (s.weight < 0 and ratio < 1 - settings.clip_low):
+                continue
+            loss = loss - s.weight * min(ratio, 2.0) * logprob / total
     loss.backward()
-    gradients = {n: p.grad.clone() for n, p in engine.peft.named_parameters() if p.grad is not None}
-    model.config._attn_implementation = "rft_trie"
-    engine.optimizer.zero_grad(set_to_none=True)
+    gradients = {n.replace(".default", ""): p.grad for n, p in model.named_parameters() if p.grad is not None}
     return loss.item(), gradients
 
 
 @pytest.mark.parametrize("limit", [1024, 4])
-def test_trie_gradients_equal_naive_gradients(tiny: Path, monkeypatch: pytest.MonkeyPatch, limit: int) -> None:
+@pytest.mark.parametrize("clip", [{}, {"clip_low": 1.0, "clip_high": 1e9}])
+def test_trie_gradients_equal_naive_gradients(
+    tiny: Path, monkeypatch: pytest.MonkeyPatch, limit: int, clip: dict[str, float]
+) -> None:
     monkeypatch.setattr(engine_module, "MICRO_BATCH_NODES", limit)
-    engine = new_engine(tiny)
+    engine = new_engine(tiny, **clip)
     loss, expected = naive_gradients(engine, BATCH)
     stats = engine.accumulate(BATCH)
     assert stats.loss == pytest.approx(loss, rel=1e-5)
     assert stats.tokens == 12
-    actual = {n: p.grad for n, p in engine.peft.named_parameters() if p.grad is not None}
+    actual = {n: p.grad for n, p in engine._named().items()}
     assert set(actual) == set(expected) and len(expected) == 2 * 2 * 7
     for name, gradient in expected.items():
         torch.testing.assert_close(actual[name], gradient, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("nodes", [7, 8, 9, 40])
-def test_attention_in_blocks_is_attention(nodes: int, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("rows", [1, 256])
+def test_kl_and_entropy_terms_by_autograd(tiny: Path, monkeypatch: pytest.MonkeyPatch, rows: int) -> None:
+    """Exact over the vocabulary, value and gradient, however few rows go through the head at once."""
+    monkeypatch.setattr(predictions, "ROWS", rows)
+    engine = new_engine(tiny, kl_weight=0.3)
+    batch = [replace(s, skill="b" if s.logprobs_T is None else "a") for s in BATCH]
+    stats = engine.accumulate([replace(s, weight=0.0) for s in batch], entropy_weight=0.7)
+    model, base = peft_model(engine), AutoModelForCausalLM.from_pretrained(tiny)
+    kls, entropies = {"a": [], "b": []}, []  # type: ignore[var-annotated]
+    for s in batch:
+        ids, first = torch.tensor([s.prompt_ids + s.completion_ids]), len(s.prompt_ids) - 1
+        ours, theirs = (torch.log_softmax(m(ids).logits[0, first:-1].float(), -1) for m in (model, base))
+        kls[s.skill].append((ours.exp() * (ours - theirs.detach())).sum(-1))
+        entropies.append(-(ours.exp() * ours).sum(-1))
+    (0.3 * torch.cat(kls["a"] + kls["b"]).mean() - 0.7 * torch.cat(entropies).mean()).backward()
+    for name, parameter in model.named_parameters():
+        if parameter.grad is not None:
+            actual = engine._named()[name.replace(".default", "")].grad
+            torch.testing.assert_close(actual, parameter.grad, rtol=1e-3, atol=1e-6)
+    assert {k: n for k, (_, n) in stats.kl.items()} == {"a": 11, "b": 1}
+    for skill, (total, _) in stats.kl.items():
+        assert total == pytest.approx(torch.cat(kls[skill]).sum().item(), rel=1e-4)
+    assert stats.entropy == pytest.approx(torch.cat(entropies).mean().item(), rel=1e-4)
+    layer = engine._lora["model.layers.0.mlp.up_proj"]
+    torch.testing.assert_close(layer.weight, layer.base + layer.scaling * layer.lora_B @ layer.lora_A)
+
+
+
+@pytest.mark.parametrize("block", [1, 3, 8, 1000])
+def test_attention_in_blocks_is_attention(block: int, monkeypatch: pytest.MonkeyPatch, tiny: Path) -> None:
     """Over a random trie, values and gradients; a block boundary may fall anywhere."""
-    torch.manual_seed(nodes)
-    parents = [-1, *(int(torch.randint(max(0, i - 5), i, ())) for i in range(1, nodes))]
-    # Any order in which ancestors come first will do for attention.
-    allowed = torch.eye(nodes, dtype=torch.bool)
-    for node, parent in enumerate(parents):
-        if parent >= 0:
-            allowed[node] |= allowed[parent]
-    found = []
-    for block in (8, 10_000):
-        monkeypatch.setattr(attention, "QUERY_BLOCK", block)
-        torch.manual_seed(0)
-        query, key, value = (torch.randn(1, heads, nodes, 16, requires_grad=True) for heads in (6, 2, 2))
-        out, _ = attention.trie_attention(None, query, key, value, attention.additive(allowed, torch.float32), 0.25)  # type: ignore[arg-type]
-        (out * torch.arange(16)).sum().backward()
-        found.append([out.detach(), query.grad, key.grad, value.grad])
-    for blocked, whole in zip(*found, strict=True):
-        torch.testing.assert_close(blocked, whole, rtol=1e-5, atol=1e-5)
+    rng = random.Random(0)
+    sequences = [[rng.randrange(2) for _ in range(rng.randrange(1, 8))] for _ in range(12)]
+    trie = build_trie(sequences)
+    monkeypatch.setattr(attention, "QUERY_BLOCK", block)
+    model = load_model(tiny, torch.float32).model
+    heads, kv_heads, nodes = model.config.num_attention_heads, model.config.num_key_value_heads, len(trie)
+    assert nodes > 20 and heads > kv_heads
+    torch.manual_seed(0)
+    inputs = [torch.randn(1, h, nodes, 16, requires_grad=True) for h in (heads, kv_heads, kv_heads)]
+    query, key, value = inputs
+    weight = torch.randn(1, nodes, heads, 16)
+    (attention.TriePlan(trie, model).attend(0, query, key, value, 0.25) * weight).sum().backward()
+    gradients = [x.grad.clone() for x in inputs]  # type: ignore[union-attr]
+    for x in inputs:
+        x.grad = None
+    expected = torch.nn.functional.scaled_dot_product_attention(
+        query, key, value, attn_mask=trie.ancestor_mask(), scale=0.25, enable_gqa=True
+    )
+    (expected.transpose(1, 2) * weight).sum().backward()
+    for x, gradient in zip(inputs, gradients, strict=True):
+        torch.testing.assert_close(gradient, x.grad, rtol=1e-4, atol=1e-5)
 
 
 def test_entropy_and_gap_by_hand(tiny: Path) -> None:
     engine = new_engine(tiny)
     sequence = WeightedSequence((5, 6), (7,), weight=1.0, logprobs_T=(-2.0,))
     stats = engine.accumulate([sequence])
-    model = engine.peft.get_base_model()
-    model.config._attn_implementation = "eager"
+    model = peft_model(engine)
     logprobs_V = torch.log_softmax(model(torch.tensor([[5, 6]])).logits[0, -1].float(), -1)
     assert stats.entropy == pytest.approx(-(logprobs_V.exp() * logprobs_V).sum().item(), rel=1e-5)
     assert stats.importance_gap == pytest.approx(abs(logprobs_V[7].item() + 2.0), rel=1e-5)
@@ -118,9 +168,8 @@ def test_entropy_and_gap_by_hand(tiny: Path) -> None:
 def test_the_sampler_has_the_trained_weights(tiny: Path) -> None:
     engine = new_engine(tiny)
     ids = torch.tensor([[1, 30, 31, 32]])
-    merged, trained = engine.policy("x").loaded.model, engine.peft.get_base_model()
-    for model in (merged, trained):
-        model.config._attn_implementation = "eager"
+    merged, trained = engine.policy("x").loaded.model, peft_model(engine)
+    merged.config._attn_implementation = "eager"
     with torch.no_grad():
         torch.testing.assert_close(merged(ids).logits, trained(ids).logits, rtol=1e-4, atol=1e-4)
         engine.refresh_sampler(0.0)
@@ -200,3 +249,20 @@ def test_what_a_row_says_does_not_depend_on_its_neighbours(tiny: Path) -> None:
     assert together == alone
     other_seed = [(r.task_id, r.index, r.completion) for r in policy.sample(prompts, 3, Sampling(max_tokens=5, seed=4))]
     assert together != other_seed
+
+
+@pytest.mark.parametrize("width", [3, 256, 257, 1000])
+def test_drawing_by_blocks_is_the_inverse_cdf(width: int) -> None:
+    """Every draw falls where float64 says, also at the ends and where most tokens have no weight at all."""
+    torch.manual_seed(width)
+    logits_AV = torch.randn(4, width) * 4
+    logits_AV[1, 1:] = -1e9
+    logits_AV[2, :-1] = -1e9
+    entries = [a for a in range(4) for _ in range(200)]
+    uniform = [0.0, 1 - 2**-53, *(torch.rand(198, dtype=torch.float64).tolist())] * 4
+    drawn = inverse_cdf(logits_AV, entries, uniform)
+    cdf_AV = torch.softmax(logits_AV.double(), -1).cumsum(-1)
+    for a, u, token in zip(entries, uniform, drawn, strict=True):
+        below = cdf_AV[a, token - 1].item() if token else 0.0
+        assert below - 1e-6 <= u <= cdf_AV[a, token].item() + 1e-6
+        assert logits_AV[a, token] > -1e9

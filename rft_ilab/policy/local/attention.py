@@ -1,96 +1,192 @@
-"""Attention over a pool of keys and values that trie nodes share, as a transformers attention function.
+"""Attention over a token trie, as a transformers attention function.
 
-Transformers' own SDPA path copies keys and values once per query head; with grouped-query models it is
-the larger part of a decode step's memory traffic. Here the query heads of a group are folded into the
-query axis instead, so nothing is copied.
+The model's own code stays as it is; only the function between its projections is ours. What a position
+may see is held by a *plan* that is passed through the forward call: :class:`TriePlan` for a whole trie
+(training, prompts), :class:`rft_ilab.policy.local.lanes.Lanes` for one more token a row (decoding).
 """
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Protocol
 
+import numpy as np
 import torch
-from transformers.cache_utils import Cache
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from rft_ilab.policy.local.trie import Trie
+
 NAME = "rft_trie"
-# Of a trie of 600 nodes, three blocks take 0.75 (bf16) to 0.7 (fp32) of the time of one, both ways; more gain little.
-QUERY_BLOCK = 256
+# Queries that are handled together. Small enough that few of their keys are foreign branches, large enough for a
+# matrix product to be worth its call.
+QUERY_BLOCK = 128
 
 
-def trie_attention(
+class Plan(Protocol):
+    """Who sees whom. Shapes: query (1, H, Q, D), key and value (1, H_kv, Q, D); returns (1, Q, H, D)."""
+
+    def attend(
+        self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float
+    ) -> torch.Tensor: ...
+
+
+def planned_attention(
     module: torch.nn.Module,
-    query: torch.Tensor,  # (1, H, Q, D)
-    key: torch.Tensor,  # (1, H_kv, K, D)
-    value: torch.Tensor,  # (1, H_kv, K, D)
-    attention_mask: torch.Tensor,  # (1, 1, Q, K), additive
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
     scaling: float | None = None,
     dropout: float = 0.0,
+    *,
+    plan: Plan,
     **_: Any,
 ) -> tuple[torch.Tensor, None]:
-    """Scaled dot-product attention; returns (1, Q, H, D), as transformers' functions do."""
-    queries = query.shape[2]
-    if queries <= QUERY_BLOCK or queries != key.shape[2]:
-        return _attend(query, key, value, attention_mask, scaling).transpose(1, 2).contiguous(), None
-    # A whole trie: no node sees one behind it, so a block of queries needs the keys up to its own end and no others.
-    parts = []
-    for start in range(0, queries, QUERY_BLOCK):
-        end = min(queries, start + QUERY_BLOCK)
-        mask = attention_mask[:, :, start:end, :end]
-        parts.append(_attend(query[:, :, start:end], key[:, :, :end], value[:, :, :end], mask, scaling))
-    return torch.cat(parts, dim=2).transpose(1, 2).contiguous(), None
+    """What transformers calls in every layer; ``attention_mask`` is a dummy that keeps it from making one."""
+    layer: int = module.layer_idx  # type: ignore[assignment]
+    return plan.attend(layer, query, key, value, query.shape[-1] ** -0.5 if scaling is None else scaling), None
 
 
-def _attend(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor, scaling: float | None
-) -> torch.Tensor:
-    """Shape (1, H, Q, D)."""
-    _, heads, queries, width = query.shape
-    kv_heads = key.shape[1]
-    fold = heads // kv_heads
-    folded = query.reshape(1, kv_heads, fold * queries, width)
-    allowed = mask if fold == 1 else mask.repeat(1, 1, fold, 1)
-    out = torch.nn.functional.scaled_dot_product_attention(folded, key, value, attn_mask=allowed, scale=scaling)
-    return out.reshape(1, heads, queries, width)
+ALL_ATTENTION_FUNCTIONS.register(NAME, planned_attention)
 
 
-ALL_ATTENTION_FUNCTIONS.register(NAME, trie_attention)
+def hidden_states(model: Any, token_ids_N: np.ndarray, depth_N: np.ndarray, plan: Plan) -> torch.Tensor:
+    """Last hidden states (N, D) of tokens at positions ``depth_N`` that see what ``plan`` says."""
+    device = model.get_input_embeddings().weight.device
+    found: torch.Tensor = model.get_decoder()(
+        input_ids=torch.from_numpy(token_ids_N)[None].to(device),
+        position_ids=torch.from_numpy(depth_N)[None].to(device),
+        attention_mask=torch.zeros(1, 1, 1, 1, device=device),
+        use_cache=False,
+        plan=plan,
+    ).last_hidden_state[0]
+    return found
 
 
-class NodePool(Cache):  # type: ignore[misc]
-    """Keys and values of all trie nodes so far, one row a node, in buffers that grow by doubling."""
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Queries ``start:end`` and the nodes that any of them may see, as indices (None: all up to ``end``).
 
-    def __init__(self) -> None:
-        super().__init__()
-        self._buffers: list[tuple[torch.Tensor, torch.Tensor]] = []
-        self._sizes: list[int] = []
+    ``mask_QK`` is additive, in the order of :func:`_fold`: the query heads of a group are neighbours.
+    """
 
-    def get_seq_length(self, layer_idx: int | None = 0) -> int:
-        return self._sizes[layer_idx or 0] if self._sizes else 0
+    start: int
+    end: int
+    keys: torch.Tensor | None
+    mask_QK: torch.Tensor
 
-    def update(
-        self, key: torch.Tensor, value: torch.Tensor, layer_idx: int, cache_kwargs: dict[str, Any] | None = None
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Append (1, H_kv, new, D) keys and values of one layer; returns all of them."""
-        new = key.shape[2]
-        if layer_idx == len(self._buffers):
-            capacity = 2 * new
-            self._buffers.append(tuple(x.new_empty(1, x.shape[1], capacity, x.shape[3]) for x in (key, value)))  # type: ignore[arg-type]
-            self._sizes.append(0)
-        size, (keys, values) = self._sizes[layer_idx], self._buffers[layer_idx]
-        if size + new > keys.shape[2]:
-            grown = [x.new_empty(1, x.shape[1], 2 * (size + new), x.shape[3]) for x in (keys, values)]
-            for old, larger in zip((keys, values), grown, strict=True):
-                larger[:, :, :size] = old[:, :, :size]
-            keys, values = grown
-            self._buffers[layer_idx] = (keys, values)
-        keys[:, :, size : size + new] = key
-        values[:, :, size : size + new] = value
-        self._sizes[layer_idx] = size + new
-        return keys[:, :, : size + new], values[:, :, : size + new]
+
+class TriePlan:
+    """Every node sees its ancestors and itself. ``record`` collects keys and values layer by layer."""
+
+    def __init__(self, trie: Trie, model: Any, record: list[tuple[torch.Tensor, torch.Tensor]] | None = None) -> None:
+        weight = model.get_input_embeddings().weight
+        self._record = record
+        self._whole: torch.Tensor | None = None
+        self._blocks: list[Block] = []
+        if weight.is_cuda:
+            self._whole = additive(trie.ancestor_mask().to(weight.device), weight.dtype)[None, None]
+            return
+        fold = model.config.num_attention_heads // model.config.num_key_value_heads
+        for start in range(0, len(trie), QUERY_BLOCK):
+            self._blocks.append(_block(trie, start, min(len(trie), start + QUERY_BLOCK), fold, weight.dtype))
+
+    def attend(
+        self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float
+    ) -> torch.Tensor:
+        if self._record is not None:
+            self._record.append((key, value))
+        if self._whole is not None:
+            out: torch.Tensor = torch.nn.functional.scaled_dot_product_attention(
+                query, key, value, attn_mask=self._whole, scale=scaling, enable_gqa=True
+            )
+            return out.transpose(1, 2)
+        folded: torch.Tensor = _BlockAttention.apply(  # type: ignore[no-untyped-call]
+            _fold(query, key.shape[1]), key[0].contiguous(), value[0].contiguous(), self._blocks, scaling
+        )
+        return _unfold(folded)
+
+
+def _block(trie: Trie, start: int, end: int, fold: int, dtype: torch.dtype) -> Block:
+    # Nodes come depth-first, so whatever a later node of the block sees before the block, its first node sees too.
+    path: list[int] = []
+    node = int(trie.parent_N[start])
+    while node >= 0:
+        path.append(node)
+        node = int(trie.parent_N[node])
+    keys = np.concatenate([np.array(path[::-1], np.int64), np.arange(start, end)])
+    queries = np.arange(start, end)
+    allowed_QK = (keys[None, :] <= queries[:, None]) & (queries[:, None] < trie.end_N[keys][None, :])
+    mask_QK = additive(torch.from_numpy(allowed_QK), dtype).repeat_interleave(fold, dim=0)
+    return Block(start, end, None if len(path) == start else torch.from_numpy(keys), mask_QK)
 
 
 def additive(allowed: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """Boolean (Q, K) to the additive (1, 1, Q, K) mask that the model passes through."""
+    """Boolean to additive mask."""
     zero = torch.zeros((), dtype=dtype, device=allowed.device)
-    return torch.where(allowed, zero, torch.finfo(dtype).min)[None, None]
+    return torch.where(allowed, zero, torch.finfo(dtype).min)
+
+
+def _fold(query: torch.Tensor, kv_heads: int) -> torch.Tensor:
+    """(1, H, Q, D) to (H_kv, Q, H / H_kv, D): nothing of grouped keys is copied, the queries share them."""
+    _, heads, queries, width = query.shape
+    return query.view(kv_heads, heads // kv_heads, queries, width).transpose(1, 2).contiguous()
+
+
+def _unfold(folded: torch.Tensor) -> torch.Tensor:
+    """(H_kv, Q, fold, D) to (1, Q, H, D)."""
+    kv_heads, queries, fold, width = folded.shape
+    return folded.transpose(0, 1).reshape(1, queries, kv_heads * fold, width)
+
+
+class _BlockAttention(torch.autograd.Function):
+    """Softmax attention block by block. query (H_kv, N, fold, D); key, value (H_kv, N, D).
+
+    Scores are rounded to the model's dtype, as transformers' eager attention does; the softmax sums in float32.
+    """
+
+    @staticmethod
+    def forward(  # type: ignore[override]
+        ctx: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, blocks: list[Block], scaling: float
+    ) -> torch.Tensor:
+        kv_heads, _, _, width = query.shape
+        out = torch.empty_like(query)
+        kept = []
+        for block in blocks:
+            part = slice(block.start, block.end)
+            rows = query[:, part].reshape(kv_heads, -1, width)
+            keys, values = _of(block, key), _of(block, value)
+            scores = torch.baddbmm(block.mask_QK.expand(kv_heads, -1, -1), rows, keys.transpose(1, 2), alpha=scaling)
+            weights = torch.softmax(scores, dim=-1)
+            out[:, part] = torch.bmm(weights, values).view(kv_heads, block.end - block.start, -1, width)
+            kept.append(weights)
+        ctx.save_for_backward(query, key, value, *kept)
+        ctx.blocks, ctx.scaling = blocks, scaling
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:  # type: ignore[override]
+        query, key, value, *kept = ctx.saved_tensors
+        kv_heads, _, _, width = query.shape
+        d_query, d_key, d_value = torch.empty_like(query), torch.zeros_like(key), torch.zeros_like(value)
+        for block, weights in zip(ctx.blocks, kept, strict=True):
+            part = slice(block.start, block.end)
+            rows, d_rows = (x[:, part].reshape(kv_heads, -1, width) for x in (query, grad))
+            keys, values = _of(block, key), _of(block, value)
+            _add(block, d_value, torch.bmm(weights.transpose(1, 2), d_rows))
+            d_weights = torch.bmm(d_rows, values.transpose(1, 2))
+            d_scores = torch._softmax_backward_data(d_weights, weights, -1, weights.dtype)  # type: ignore[attr-defined]
+            d_query[:, part] = torch.bmm(d_scores, keys).view(kv_heads, block.end - block.start, -1, width)
+            _add(block, d_key, torch.bmm(d_scores.transpose(1, 2), rows))
+        return d_query.mul_(ctx.scaling), d_key.mul_(ctx.scaling), d_value, None, None
+
+
+def _of(block: Block, x: torch.Tensor) -> torch.Tensor:
+    return x[:, : block.end] if block.keys is None else x.index_select(1, block.keys)
+
+
+def _add(block: Block, total: torch.Tensor, part: torch.Tensor) -> None:
+    if block.keys is None:
+        total[:, : block.end] += part
+    else:
+        total.index_add_(1, block.keys, part)

@@ -1,7 +1,7 @@
 """Sampling by growing a trie: one forward pass a step over the distinct unfinished prefixes.
 
 Kept from ordinary batched decoding: nothing but the result's distribution. Prompts are prefilled once
-with their common prefixes shared; rows that have said the same so far are one node; finished rows
+with their common prefixes shared; rows that have said the same so far are one entry; finished rows
 leave. Each row draws from its own counter-seeded stream by inverse CDF, so what a (task, index, seed)
 says does not depend on who else is in the batch (up to floating-point ties).
 """
@@ -11,12 +11,18 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
 
-from rft_ilab.policy.local.attention import NodePool, additive
+from rft_ilab.policy.local.attention import TriePlan, hidden_states
+from rft_ilab.policy.local.lanes import Lanes
 from rft_ilab.policy.local.trie import build_trie
+from rft_ilab.policy.local.vocabulary import logits_of
+
+# Tokens whose weights are summed together while drawing.
+VOCABULARY_BLOCK = 256
 
 
 @dataclass(slots=True)
@@ -33,28 +39,20 @@ class Row:
 
 
 @torch.inference_mode()
-def decode(model: torch.nn.Module, prompts: Sequence[Sequence[int]], rows: Sequence[Row], eos: frozenset[int]) -> None:
+def decode(model: Any, prompts: Sequence[Sequence[int]], rows: Sequence[Row], eos: frozenset[int]) -> None:
     """Complete ``rows`` in place; ``prompts`` are token ids, ``row.prompt`` indexes them.
 
     ``logprobs`` are of the untempered distribution (nats), as the policy gradient needs them.
     A finished row ends in an ``eos`` token, which is kept in ``token_ids``.
     """
-    body, head = model.get_decoder(), model.get_output_embeddings()
-    device, dtype = head.weight.device, head.weight.dtype
     trie = build_trie(prompts)
-    pool = NodePool()
-    hidden_ND = body(
-        input_ids=torch.from_numpy(trie.token_ids_N)[None].to(device),
-        position_ids=torch.from_numpy(trie.depth_N)[None].to(device),
-        attention_mask=additive(trie.ancestor_mask().to(device), dtype),
-        past_key_values=pool,
-        use_cache=True,
-    ).last_hidden_state[0]
+    recorded: list[tuple[torch.Tensor, torch.Tensor]] = []
+    hidden_ND = hidden_states(model, trie.token_ids_N, trie.depth_N, TriePlan(trie, model, recorded))
     leaves = np.array([path[-1] for path in trie.paths])
+    lanes = Lanes(trie, recorded, max(len(rows), len(prompts)), max((row.max_tokens for row in rows), default=0))
     # One frontier entry a distinct prompt; entry -> the rows that stand there.
-    allowed_AK = trie.ancestor_mask()[leaves].to(device)
-    depth_A = trie.depth_N[leaves]
-    hidden_AD = hidden_ND[leaves]
+    depth_A, hidden_AD = trie.depth_N[leaves], hidden_ND[leaves]
+    del recorded, hidden_ND
     standing: list[list[Row]] = [[] for _ in prompts]
     for row in rows:
         standing[row.prompt].append(row)
@@ -64,24 +62,16 @@ def decode(model: torch.nn.Module, prompts: Sequence[Sequence[int]], rows: Seque
         kept = [a for a, here in enumerate(standing) if here]
         if not kept:
             return
-        logits_AV = head(hidden_AD[kept]).float()
-        for a, token, row in _draw(logits_AV, [standing[a] for a in kept], streams):
+        for a, token, row in _draw(logits_of(model, hidden_AD[kept]), [standing[a] for a in kept], streams):
             row.finished = token in eos
             if not row.finished and len(row.token_ids) < row.max_tokens:
                 grown.setdefault((kept[a], token), []).append(row)
         if not grown:
             return
         parents = [a for a, _ in grown]
-        # A new node sees what its parent saw, and itself.
-        allowed_AK = torch.cat([allowed_AK[parents], torch.eye(len(grown), dtype=torch.bool, device=device)], dim=1)
         depth_A = depth_A[parents] + 1
-        hidden_AD = body(
-            input_ids=torch.tensor([[token for _, token in grown]], device=device),
-            position_ids=torch.from_numpy(depth_A)[None].to(device),
-            attention_mask=additive(allowed_AK, dtype),
-            past_key_values=pool,
-            use_cache=True,
-        ).last_hidden_state[0]
+        lanes.advance(parents)
+        hidden_AD = hidden_states(model, np.array([token for _, token in grown]), depth_A, lanes)
         standing = list(grown.values())
 
 
@@ -89,32 +79,41 @@ def _draw(
     logits_AV: torch.Tensor, standing: Sequence[Sequence[Row]], streams: dict[int, random.Random]
 ) -> list[tuple[int, int, Row]]:
     """Draw the next token of every row; appends it and its log-probability. Returns (entry, token, row)."""
-    logprobs_AV = torch.log_softmax(logits_AV, dim=-1)
-    best_A = logits_AV.argmax(dim=-1).tolist()
-    entry: list[int] = []
-    rows: list[Row] = []
-    tokens: list[int] = []
-    sampled: dict[float, list[int]] = {}
-    for a, here in enumerate(standing):
-        for row in here:
-            if row.temperature > 0:
-                sampled.setdefault(row.temperature, []).append(len(rows))
-            entry.append(a)
-            rows.append(row)
-            tokens.append(best_A[a])
-    for temperature, picks in sampled.items():
-        entries = sorted({entry[i] for i in picks})
-        where = {a: k for k, a in enumerate(entries)}
-        cdf_AV = torch.softmax(logits_AV[entries] / temperature, dim=-1).cumsum(dim=-1)
-        uniform_R = torch.tensor([streams[id(rows[i])].random() for i in picks], device=cdf_AV.device)
-        lines = torch.tensor([where[entry[i]] for i in picks], device=cdf_AV.device)
-        # Rounding can leave the last CDF value below 1; scaling by it keeps every draw inside the vocabulary.
-        needle_R1 = (uniform_R * cdf_AV[lines, -1])[:, None]
-        drawn = torch.searchsorted(cdf_AV[lines], needle_R1, right=True)[:, 0].clamp_(max=cdf_AV.shape[1] - 1)
-        for i, token in zip(picks, drawn.tolist(), strict=True):
-            tokens[i] = token
-    chosen = logprobs_AV[torch.tensor(entry), torch.tensor(tokens)].tolist()
-    for row, token, logprob in zip(rows, tokens, chosen, strict=True):
+    drawn: list[tuple[int, int, Row]] = []
+    for temperature in sorted({row.temperature for here in standing for row in here}):
+        picks = [(a, row) for a, here in enumerate(standing) for row in here if row.temperature == temperature]
+        entries = [a for a, _ in picks]
+        if temperature > 0:
+            uniform = [streams[id(row)].random() for _, row in picks]
+            tokens = inverse_cdf(logits_AV / temperature if temperature != 1.0 else logits_AV, entries, uniform)
+        else:
+            tokens = logits_AV.argmax(dim=-1)[entries].tolist()
+        drawn += [(a, token, row) for (a, row), token in zip(picks, tokens, strict=True)]
+    index_R = torch.tensor([a for a, _, _ in drawn])
+    chosen_R = logits_AV[index_R, torch.tensor([token for _, token, _ in drawn])]
+    logprobs = (chosen_R - torch.logsumexp(logits_AV, dim=-1)[index_R]).tolist()
+    for (_, token, row), logprob in zip(drawn, logprobs, strict=True):
         row.token_ids.append(token)
         row.logprobs.append(logprob)
-    return list(zip(entry, tokens, rows, strict=True))
+    return drawn
+
+
+def inverse_cdf(logits_AV: torch.Tensor, entries: Sequence[int], uniform: Sequence[float]) -> list[int]:
+    """One token for each of ``uniform`` in [0, 1), from the softmax of its line ``logits_AV[entries[r]]``.
+
+    The sum over the vocabulary is taken a block at a time and only the block that is hit is looked into.
+    """
+    rows, width = logits_AV.shape
+    weight_AV = torch.exp(logits_AV - logits_AV.amax(dim=-1, keepdim=True))
+    weight_ABW = torch.nn.functional.pad(weight_AV, (0, -width % VOCABULARY_BLOCK)).view(rows, -1, VOCABULARY_BLOCK)
+    upto_AB = weight_ABW.sum(dim=-1, dtype=torch.float64).cumsum(dim=-1)
+    line_R = torch.tensor(list(entries), device=logits_AV.device)
+    needle_R = torch.tensor(list(uniform), dtype=torch.float64, device=logits_AV.device) * upto_AB[line_R, -1]
+    block_R = torch.searchsorted(upto_AB[line_R], needle_R[:, None], right=True)[:, 0].clamp_(max=upto_AB.shape[1] - 1)
+    before_R = torch.where(block_R > 0, upto_AB[line_R, (block_R - 1).clamp(min=0)], 0.0)
+    within_RW = weight_ABW[line_R, block_R].double().cumsum(dim=-1)
+    inside_R = torch.searchsorted(within_RW, (needle_R - before_R)[:, None], right=True)[:, 0]
+    # Rounding may point past the last token of a block that has any weight: then the last such token is meant.
+    last_R = VOCABULARY_BLOCK - 1 - (weight_ABW[line_R, block_R] > 0).flip(-1).to(torch.int8).argmax(dim=-1)
+    tokens: list[int] = (block_R * VOCABULARY_BLOCK + torch.minimum(inside_R, last_R)).tolist()
+    return tokens

@@ -15,6 +15,7 @@ import torch
 
 from rft_ilab.errors import PolicyError
 from rft_ilab.policy.local import attention
+from rft_ilab.policy.local.trie import build_trie
 from rft_ilab.store import read_json, user_directory, write_json
 from rft_ilab.types import Message
 
@@ -137,13 +138,13 @@ def load_model(directory: Path, dtype: torch.dtype | None = None) -> LoadedModel
 
 def positions_per_second(loaded: LoadedModel) -> float:
     """Speed of a forward pass over 256 positions, the better of two: what estimates are made with."""
-    ids = torch.full((1, 256), loaded.tokenizer.eos_token_id, device=loaded.model.device)
-    mask = attention.additive(torch.ones(256, 256, dtype=torch.bool, device=ids.device).tril(), loaded.model.dtype)
+    trie = build_trie([[loaded.tokenizer.eos_token_id] * 256])
+    plan = attention.TriePlan(trie, loaded.model)
     best = float("inf")
     with torch.inference_mode():
         for _ in range(2):
             started = time.monotonic()
-            loaded.model.get_decoder()(input_ids=ids, attention_mask=mask, use_cache=False)
+            attention.hidden_states(loaded.model, trie.token_ids_N, trie.depth_N, plan)
             best = min(best, time.monotonic() - started)
     return 256 / best
 
