@@ -58,7 +58,7 @@ class TrainingView:
             yield "reward", f"{row['reward']:.3f}  {sparkline(self.rewards, bars)}  {_span(self.rewards)}"
         if self.val:
             step, val = self.val
-            yield "held-out", f"{val['greedy']:.1%} greedy, {val['macro']:.1%} per class (step {step})"
+            yield "validation", f"{val['greedy']:.1%} greedy, {val['macro']:.1%} per class (step {step})"
         if "entropy" in row:
             yield "entropy", f"{row['entropy']:.2f} nats a token"
         if row.get("kl") is not None:

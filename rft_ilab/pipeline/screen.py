@@ -104,7 +104,7 @@ def step_line(row: Row, left: str = "") -> str:
     if row.get("skipped"):
         parts.append("update skipped: the gradient is no number")
     if row["errors"]:
-        parts.append(f"{row['errors']} grader errors")
+        parts.append(f"{row['errors']} grader error{'s' if row['errors'] > 1 else ''}")
     if "val" in row:
         parts.append(f"val {row['val']['greedy']:.1%}")
     return "  ".join(filter(None, [*parts, left]))
