@@ -17,6 +17,7 @@ from rft_ilab.errors import SkillError
 from rft_ilab.types import Tier
 
 FILE_NAME = "rft.toml"
+TRACKERS = ("tensorboard", "wandb", "mlflow")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,6 +106,16 @@ class TrainSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TrackingSettings:
+    """Where the numbers of every training step are sent; no part of a run's identity, so it may change on resume.
+
+    ``report_to``: ``tensorboard``, ``wandb``, ``mlflow``, several of them with commas between, ``none``, or ``auto``:
+    TensorBoard, and nothing where tensorboardX is not installed."""
+
+    report_to: str = "auto"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """The whole file. ``skills`` maps skill names to their tables."""
 
@@ -112,6 +123,7 @@ class Settings:
     gate: GateSettings = GateSettings()
     data: DataSettings = DataSettings()
     train: TrainSettings = TrainSettings()
+    tracking: TrackingSettings = TrackingSettings()
 
     def skill(self, name: str) -> SkillSettings:
         return self.skills.get(name, SkillSettings())
@@ -143,15 +155,38 @@ def load_settings(taxonomy: Path) -> Settings:
             raise SkillError(f"{key!r} in [data] must be at least 1", where=path)
     if data.agree > data.agree_of:
         raise SkillError(f"'agree' in [data] is {data.agree} of 'agree_of' {data.agree_of} answers", where=path)
-    parts = {"gate": GateSettings, "data": DataSettings, "train": TrainSettings}
+    parts = {"gate": GateSettings, "data": DataSettings, "train": TrainSettings, "tracking": TrackingSettings}
     if unknown := set(tables) - set(parts):
         raise SkillError(f"unknown table [{min(unknown)}]", where=path, fix=f"known: skills, {', '.join(parts)}")
+    tracking = _table(TrackingSettings, tables.get("tracking", {}), "tracking", path)
+    try:
+        tracker_names(tracking.report_to)
+    except ValueError as error:
+        raise SkillError(f"'report_to' in [tracking]: {error}", where=path) from error
     return Settings(
         skills=parsed,
         gate=_table(GateSettings, tables.get("gate", {}), "gate", path),
         data=data,
         train=_table(TrainSettings, tables.get("train", {}), "train", path),
+        tracking=tracking,
     )
+
+
+def tracker_names(report_to: str) -> tuple[str, ...]:
+    """The trackers that a ``report_to`` names, each once. Raises ValueError if it names one that there is not.
+
+    >>> tracker_names("wandb,tensorboard"), tracker_names("auto"), tracker_names("none")
+    (('wandb', 'tensorboard'), ('tensorboard',), ())
+    """
+    names = [name.strip() for name in report_to.split(",")]
+    if names in (["auto"], ["none"]):
+        return ("tensorboard",) if names == ["auto"] else ()
+    for name in names:
+        if name in ("auto", "none"):
+            raise ValueError(f"{name!r} goes with no other")
+        if name not in TRACKERS:
+            raise ValueError(f"no tracker {name!r}; there are {', '.join(TRACKERS)}, none and auto")
+    return tuple(dict.fromkeys(names))
 
 
 def _table(cls: type[T], value: Any, name: str, path: Path) -> T:

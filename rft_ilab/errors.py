@@ -42,6 +42,10 @@ class TrainingError(RftError):
     """Training came to numbers that are none."""
 
 
+class TrackerError(RftError):
+    """A tracker of training metrics that was asked for is not installed or does not start."""
+
+
 class RunError(RftError):
     """A run directory is missing, corrupt or belongs to another configuration."""
 

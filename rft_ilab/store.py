@@ -12,6 +12,7 @@ A run directory is the interface between stages (and the only one)::
     rl/rollouts.jsonl    every rollout of training, with its grade
     rl/selection.json    validation accuracy of every checkpoint, and the chosen one
     rl/checkpoint/       the newest resumable state
+    rl/tensorboard/      the same steps as event files; rl/trackers/ says what each tracker was sent
     adapter/ model/ model.gguf    the result
     gate/verdict.json    the verdict; gate/results.jsonl has one line a (suite, model, task)
     report.html

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import click
 
-from rft_ilab.config import DataSettings, GateSettings, SkillSettings, TrainSettings
+from rft_ilab.config import DataSettings, GateSettings, SkillSettings, TrackingSettings, TrainSettings
 
 TARGET = Path(__file__).resolve().parents[1] / "docs" / "reference.md"
 COMMANDS = {
@@ -35,6 +35,7 @@ TABLES = {
     "[gate]": GateSettings,
     "[data]": DataSettings,
     "[train]": TrainSettings,
+    "[tracking]": TrackingSettings,
 }
 
 
@@ -60,8 +61,8 @@ def reference() -> str:
     parts += [command_help(name, place) for name, place in COMMANDS.items()]
     parts += [
         "## Added to InstructLab's own commands\n\n"
-        "`ilab model train` and `ilab train`: `--rft`, `--rft-target SKILL`, `--rft-run NAME`. "
-        "`ilab data generate` and `ilab generate`: `--verify`, `--verify-run NAME`.\n",
+        "`ilab model train` and `ilab train`: `--rft`, `--rft-target SKILL`, `--rft-run NAME`, "
+        "`--rft-report-to TRACKER`. `ilab data generate` and `ilab generate`: `--verify`, `--verify-run NAME`.\n",
         "# Settings\n\n`rft.toml` in the taxonomy; every key is optional, an unknown one is an error.\n",
     ]
     parts += [settings_table(name, cls) for name, cls in TABLES.items()]

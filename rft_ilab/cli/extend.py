@@ -18,11 +18,16 @@ from typing import Any
 import click
 
 from rft_ilab.cli.failures import RESUME, fail, handled
+from rft_ilab.cli.options import check_report_to
 from rft_ilab.host import checkpoints, pipelines
 
 Stage = Callable[[click.Context, Callable[..., Any], Mapping[str, Any]], Any]
 
 _TARGET_HELP = "Skill to learn with --rft; may be repeated. [default: the skills of tier target in rft.toml]"
+_REPORT_HELP = (
+    "Where the numbers of every step of --rft go: tensorboard, wandb, mlflow or none; may be repeated. "
+    "[default: tensorboard]"
+)
 _RUN_HELP = "Run directory of --rft: a name or a path. [default: a new one named after the time]"
 
 
@@ -34,21 +39,24 @@ def train_stage(ctx: click.Context, original: Callable[..., Any], ours: Mapping[
     if ctx.params["pipeline"] not in ("full", "accelerated"):
         fail("--rft needs --pipeline full or accelerated: simple leaves no Hugging Face checkpoint")
     taxonomy = Path(ctx.obj.config.generate.taxonomy_path)
-    _check_skills(taxonomy, ours["rft_target"])
+    _check_skills(taxonomy, ours["rft_target"], ours["rft_report_to"])
     run = _named_run(ctx, ours["rft_run"])
     started = time.time() - 1  # file systems round modification times down
     original()
     checkpoint = _checkpoint(ctx.params, started)
-    return _learn_and_judge(ctx, checkpoint, ours["rft_target"], taxonomy, run)
+    return _learn_and_judge(ctx, checkpoint, ours["rft_target"], taxonomy, run, ours["rft_report_to"])
 
 
 @handled
-def _check_skills(taxonomy: Path, targets: tuple[str, ...] = ()) -> None:
-    """Fail on bad skills before hours of training or generation, not after."""
+def _check_skills(taxonomy: Path, targets: tuple[str, ...] = (), report_to: str | None = "none") -> None:
+    """Fail on bad skills and missing trackers before hours of training or generation, not after."""
     from rft_ilab.cli import options
     from rft_ilab.pipeline.request import Workspace
+    from rft_ilab.pipeline.tracking import check_trackers
 
-    Workspace(options.request_for(taxonomy, Path(), targets=targets))
+    request = options.request_for(taxonomy, Path(), targets=targets, tracking={"report_to": report_to})
+    check_trackers(request.settings.tracking.report_to)
+    Workspace(request)
 
 
 @handled
@@ -69,16 +77,24 @@ def _checkpoint(params: Mapping[str, Any], started: float) -> Path:
 
 
 @handled
-def _learn_and_judge(ctx: click.Context, checkpoint: Path, targets: tuple[str, ...], taxonomy: Path, run: Path) -> None:
+def _learn_and_judge(
+    ctx: click.Context,
+    checkpoint: Path,
+    targets: tuple[str, ...],
+    taxonomy: Path,
+    run: Path,
+    report_to: str | None,
+) -> None:
     from rft_ilab import pipeline
     from rft_ilab.cli import options
     from rft_ilab.cli.outcome import conclude
 
     command = ["ilab", "rft", "run", "--run", run, "--model", checkpoint]
     command += [part for target in targets for part in ("--target", target)]
+    command += ["--report-to", report_to] if report_to else []
     ctx.meta[RESUME] = shlex.join(map(str, command))
     click.echo(f"RL stage on {checkpoint}", err=True)
-    request = options.request_for(taxonomy, run, model=checkpoint, targets=targets)
+    request = options.request_for(taxonomy, run, model=checkpoint, targets=targets, tracking={"report_to": report_to})
     pipeline.train(request, console=options.progress())
     conclude(ctx, run, pipeline.regress(request, console=options.progress()))
 
@@ -133,6 +149,9 @@ EXTENSIONS: Mapping[str, tuple[Stage, tuple[click.Option, ...]]] = {
             ),
             click.Option(["--rft-target"], multiple=True, metavar="SKILL", help=_TARGET_HELP),
             click.Option(["--rft-run"], metavar="NAME|PATH", help=_RUN_HELP),
+            click.Option(
+                ["--rft-report-to"], multiple=True, metavar="TRACKER", callback=check_report_to, help=_REPORT_HELP
+            ),
         ),
     ),
     "instructlab.cli.data.generate": (

@@ -87,6 +87,26 @@ training_options = stacked(
 )
 
 
+def check_report_to(ctx: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> str | None:
+    """Several --report-to as one value of the setting; None if there is none. Raises BadParameter."""
+    joined = ",".join(values)
+    try:
+        config.tracker_names(joined or "none")
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from error
+    return joined or None
+
+
+report_option = click.option(
+    "--report-to",
+    multiple=True,
+    metavar="TRACKER",
+    callback=check_report_to,
+    help="Where the numbers of every training step go: tensorboard, wandb, mlflow or none; may be repeated. "
+    "[default: tensorboard]",
+)
+
+
 def runs_directory() -> Path:
     """Where runs live that are given by name."""
     return store.user_directory("data") / "runs"

@@ -19,6 +19,7 @@ from rft_ilab.cli.outcome import conclude
     options.endpoint_option,
     options.target_option,
     options.training_options,
+    options.report_option,
 )
 @click.pass_context
 @handled
@@ -29,6 +30,7 @@ def run(
     model: Path | None,
     endpoint: str | None,
     targets: tuple[str, ...],
+    report_to: str | None,
     **train: float | None,
 ) -> None:
     """Do all of it: verified data, training, gate and report.
@@ -42,6 +44,12 @@ def run(
 
     directory = options.startable_run(ctx, run_name)
     request = options.request_for(
-        taxonomy_path, directory, model=model, endpoint=endpoint, targets=targets, train=train
+        taxonomy_path,
+        directory,
+        model=model,
+        endpoint=endpoint,
+        targets=targets,
+        train=train,
+        tracking={"report_to": report_to},
     )
     conclude(ctx, directory, pipeline.run_all(request, console=options.progress()))

@@ -1,16 +1,22 @@
-"""What a person sees while a stage works: one line a milestone, one live progress bar."""
+"""What a person sees while a stage works: one line a milestone, one live progress bar or panel."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
+from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from rft_ilab.pipeline.live import TrainingView
+from rft_ilab.pipeline.pace import Pace, time_left
 
 # Where there is no terminal to draw on, a line is printed at most this often (share of the work).
 PLAIN_EVERY = 0.25
+
+Row = Mapping[str, Any]
 
 
 class Screen:
@@ -52,24 +58,53 @@ class Screen:
 
         return advance
 
-    def training_step(self, row: dict[str, Any]) -> None:
-        """One line an optimiser step: what an engineer watches, in one glance."""
-        head = f"  {row['stage']:>4} {row['step']:>3}/{row['steps']}"
-        if row["stage"] == "sft":
-            if row["step"] % 5 == 0 or row["step"] == row["steps"]:
-                loss = f"loss {row['loss']:.3f}" if "loss" in row else "skipped: the gradient is no number"
-                self.say(f"{head}  {loss}  {row['seconds']:.1f} s")
+    @contextmanager
+    def training(self, val_every: int) -> Iterator[Callable[[Row], None]]:
+        """A live panel, or where none can be drawn a line a step; yields what takes a row of ``rl/steps.jsonl``.
+
+        ``val_every``: GRPO steps between validations.
+        """
+        pace = Pace(val_every)
+        if not self.console.is_interactive:
+            yield lambda row: self._plain_step(row, pace)
             return
-        parts = [
-            f"reward {row['reward']:.3f}",
-            f"signal {row['signal_groups']}/{row['groups']}",
-            f"entropy {row['entropy']:.2f}" if "entropy" in row else "no update",
-            f"{row['sample_s'] + row['train_s']:.1f} s",
-        ]
-        if row.get("skipped"):
-            parts.append("update skipped: the gradient is no number")
-        if row["errors"]:
-            parts.append(f"{row['errors']} grader errors")
-        if "val" in row:
-            parts.append(f"val {row['val']['greedy']:.1%}")
-        self.say(f"{head}  {'  '.join(parts)}")
+        view = TrainingView(pace)
+
+        def step(row: Row) -> None:
+            pace.add(row)
+            view.add(row)
+            # The panel is gone in the end; these lines stay.
+            if row.get("skipped") or row["step"] == row["steps"]:
+                self.say(step_line(row))
+
+        with Live(view, console=self.console, transient=True, refresh_per_second=2):
+            yield step
+
+    def _plain_step(self, row: Row, pace: Pace) -> None:
+        pace.add(row)
+        if row["stage"] != "sft" or row["step"] % 5 == 0 or row["step"] == row["steps"]:
+            self.say(step_line(row, time_left(pace)))
+
+
+def step_line(row: Row, left: str = "") -> str:
+    """An optimiser step as an engineer watches it, in one glance; what the row lacks is not shown."""
+    parts = [f"  {row['stage']:>4} {row['step']:>3}/{row['steps']}"]
+    if row["stage"] == "sft":
+        parts.append(f"loss {row['loss']:.3f}" if "loss" in row else "skipped: the gradient is no number")
+        parts.append(f"{row['seconds']:.1f} s")
+        return "  ".join(filter(None, [*parts, left]))
+    parts.append(f"reward {row['reward']:.3f}")
+    parts.append(f"signal {row['signal_groups']}/{row['groups']}")
+    parts.append(f"entropy {row['entropy']:.2f}" if "entropy" in row else "no update")
+    if row.get("kl") is not None:
+        parts.append(f"kl {row['kl']:.4f}")
+    parts.append(f"{row['sample_s'] + row['train_s']:.1f} s")
+    if row.get("tokens_per_s") is not None:
+        parts.append(f"{row['tokens_per_s']:,.0f} tokens/s")
+    if row.get("skipped"):
+        parts.append("update skipped: the gradient is no number")
+    if row["errors"]:
+        parts.append(f"{row['errors']} grader error{'s' if row['errors'] > 1 else ''}")
+    if "val" in row:
+        parts.append(f"val {row['val']['greedy']:.1%}")
+    return "  ".join(filter(None, [*parts, left]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from rft_ilab.pipeline.data import clean_tasks, data_stage, further_tasks
 from rft_ilab.pipeline.gate import regress
 from rft_ilab.pipeline.request import Request, Workspace
 from rft_ilab.pipeline.screen import Screen
+from rft_ilab.pipeline.tracking import check_trackers, tracking
 from rft_ilab.rl.lessons import Lesson
 from rft_ilab.rollouts import Environment
 from rft_ilab.store import read_jsonl
@@ -29,12 +31,17 @@ def verify_data(request: Request, *, console: Console) -> Path:
 
 
 def train(request: Request, *, console: Console) -> Path:
-    """The RL stage (with its data stage, if the run lacks it); returns the tuned model's directory."""
+    """The RL stage (with its data stage, if the run lacks it); returns the tuned model's directory.
+
+    Raises TrackerError before anything else if a tracker that was asked for is not installed.
+    """
     space, screen = Workspace(request), Screen(console)
     run = space.start_run()
     if run.done("rl"):
         screen.say("training: this run is trained already")
         return run.path("model")
+    report_to = space.settings.tracking.report_to
+    check_trackers(report_to)
     lessons = _lessons(data_stage(space, run, screen), space.targets)
     targets = [
         Environment.of(e.skill, [*clean_tasks(space, e), *further_tasks(run, e)], e.grader, e.settings)
@@ -49,8 +56,22 @@ def train(request: Request, *, console: Console) -> Path:
     )
     from rft_ilab.rl.stage import RLStage
 
-    with run.stage("rl") as facts:
-        stage = RLStage(run.directory, targets, space.watched, settings, space.cache, screen.say, screen.training_step)
+    shown = {
+        "train": dataclasses.asdict(settings),
+        "targets": [e.skill.name for e in targets],
+        **{key: run.manifest[key] for key in ("versions", "skills")},
+    }
+    with (
+        tracking(report_to, run.directory, shown, screen.say) as track,
+        screen.training(settings.val_every) as show,
+        run.stage("rl") as facts,
+    ):
+
+        def tick(row: dict[str, Any]) -> None:
+            show(row)
+            track(row)
+
+        stage = RLStage(run.directory, targets, space.watched, settings, space.cache, screen.say, tick)
         margins = {e.skill.name: space.margin(e) for e in space.watched}
         facts |= stage.run(space.model_directory, lessons, margins)
     return run.path("model")

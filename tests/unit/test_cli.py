@@ -152,3 +152,32 @@ def test_a_new_run_is_resumed_by_its_name(monkeypatch):
 def test_usage_errors_stay_clicks(capsys):
     result = invoke(raising(click.UsageError("no")))
     assert result.exit_code == 2 and "Usage:" in result.output
+
+
+@pytest.mark.parametrize(
+    "arguments, code, report_to",
+    [
+        ([], 0, "auto"),
+        (["--report-to", "none"], 0, "none"),
+        (["--report-to", "wandb", "--report-to", "mlflow"], 0, "wandb,mlflow"),
+        (["--report-to", "wandb,tensorboard"], 0, "wandb,tensorboard"),
+        (["--report-to", "tensorbord"], 2, None),
+        (["--report-to", "none", "--report-to", "wandb"], 2, None),
+    ],
+)
+@pytest.mark.parametrize("command", ["train", "run"])
+def test_report_to(command, arguments, code, report_to, tmp_path, monkeypatch):
+    import types
+
+    from rft_ilab import pipeline
+    from rft_ilab.cli import run, train
+
+    asked = []
+    monkeypatch.setattr(pipeline, "train", lambda request, console: asked.append(request))
+    monkeypatch.setattr(pipeline, "run_all", lambda request, console: asked.append(request) or {"outcome": "PASS"})
+    monkeypatch.setattr(outcome, "write_report", lambda run: None)
+    host = types.SimpleNamespace(config=types.SimpleNamespace(generate=types.SimpleNamespace(taxonomy_path=tmp_path)))
+    given = ["--taxonomy-path", str(tmp_path), "--run", str(tmp_path / "r"), *arguments]
+    result = CliRunner().invoke({"train": train.rft, "run": run.run}[command], given, obj=host)
+    assert result.exit_code == code, result.output
+    assert [request.settings.tracking.report_to for request in asked] == ([report_to] if report_to else [])

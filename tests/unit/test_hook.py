@@ -252,12 +252,14 @@ def test_train_then_rl_on_the_new_checkpoint_then_gate(tmp_path, taxonomy, pipel
         checkpoint(tmp_path, 8)
 
     arguments = ["--ckpt-output-dir", str(tmp_path), "--rft", "--rft-target", "a/b", "--rft-run", str(tmp_path / "r")]
+    arguments += ["--rft-report-to", "none"]
     result = CliRunner().invoke(train_command(body), arguments, obj=ilab_config(taxonomy))
     assert result.exit_code == code, result.output
     assert [name for name, _ in pipeline.calls] == ["train", "regress"]
     for _, request in pipeline.calls:
         assert request.model == tmp_path / "hf_format" / "samples_16"
         assert (request.targets, request.run, request.taxonomy) == (("a/b",), tmp_path / "r", taxonomy)
+    assert pipeline.calls[0][1].settings.tracking.report_to == "none"
 
 
 def train_in_phases(taxonomy, journal, text):
@@ -307,6 +309,7 @@ def test_a_training_that_fails_is_not_followed_by_rl(tmp_path, taxonomy, pipelin
         (["--rft", "--pipeline", "simple"], "--rft needs --pipeline full or accelerated"),
         (["--rft-target", "a"], "--rft-target needs --rft"),
         (["--rft-run", "a"], "--rft-run needs --rft"),
+        (["--rft-report-to", "wandb"], "--rft-report-to needs --rft"),
         (["--rft", "--ckpt-output-dir", "/nowhere"], "left no new hf_format/samples_N checkpoint"),
     ],
 )
@@ -321,6 +324,16 @@ def test_a_bad_taxonomy_is_found_before_the_training(tmp_path):
     ran: list[object] = []
     result = CliRunner().invoke(train_command(ran.append), ["--rft"], obj=ilab_config(tmp_path / "absent"))
     assert result.exit_code == 2 and "no such taxonomy directory" in result.output and ran == []
+
+
+def test_a_missing_tracker_is_found_before_the_training(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    ran: list[object] = []
+    (tmp_path / "taxonomy").mkdir()
+    arguments = ["--rft", "--rft-report-to", "wandb"]
+    result = CliRunner().invoke(train_command(ran.append), arguments, obj=ilab_config(tmp_path / "taxonomy"))
+    assert result.exit_code == 2 and ran == []
+    assert result.output == "Error: --report-to wandb: wandb is not installed (pip install wandb)\n"
 
 
 def generate_command(body) -> click.Command:

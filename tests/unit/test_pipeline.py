@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,13 +13,13 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from rft_ilab.config import load_settings
-from rft_ilab.errors import RunError, SignalError, SkillError
-from rft_ilab.pipeline import Request, data, gate, generated, regress, verify_data, verify_generated
+from rft_ilab.config import TrackingSettings, load_settings
+from rft_ilab.errors import RunError, SignalError, SkillError, TrackerError
+from rft_ilab.pipeline import Request, data, gate, generated, regress, train, verify_data, verify_generated
 from rft_ilab.pipeline import request as request_module
 from rft_ilab.pipeline.request import Workspace
 from rft_ilab.policy.scripted import ScriptedPolicy
-from rft_ilab.store import Run, read_json, read_jsonl
+from rft_ilab.store import Run, append_jsonl, read_json, read_jsonl
 from rft_ilab.types import Prompt
 from tests.unit.taxonomies import write_skill
 
@@ -234,3 +235,58 @@ def test_a_grader_that_can_be_cheated_trains_nothing(make: Callable[..., Request
     (leaf / "grader.waivers.json").write_text(json.dumps(findings))
     with pytest.raises(RunError, match="other settings"):
         Workspace(request).start_run()  # past the proof; the fixture's run has another identity
+
+
+def reporting(request: Request, run: Path, report_to: str, **train: Any) -> Request:
+    settings = dataclasses.replace(
+        request.settings,
+        tracking=TrackingSettings(report_to=report_to),
+        train=dataclasses.replace(request.settings.train, **train),
+    )
+    return dataclasses.replace(request, run=run, settings=settings)
+
+
+def test_where_the_metrics_go_is_no_part_of_a_run(make: Callable[..., Request], tmp_path: Path) -> None:
+    request, run = make(base=weak), tmp_path / "fresh"
+    Workspace(reporting(request, run, "auto")).start_run()
+    Workspace(reporting(request, run, "wandb,mlflow")).start_run()
+    with pytest.raises(RunError, match=r"other settings \(train\)"):
+        Workspace(reporting(request, run, "auto", seed=1)).start_run()
+
+
+def test_a_missing_tracker_stops_a_run_before_its_data(
+    make: Callable[..., Request], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    with pytest.raises(TrackerError, match=r"--report-to wandb: wandb is not installed \(pip install wandb\)"):
+        train(reporting(make(base=weak), tmp_path / "fresh", "wandb"), console=quiet())
+    assert not (tmp_path / "fresh" / "data").exists()
+
+
+def test_training_is_shown_and_tracked_step_by_step(
+    make: Callable[..., Request], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Stage:
+        """Two steps of a warm start, no more."""
+
+        def __init__(self, run: Path, *rest: Any) -> None:
+            self.run_directory, self.tick = run, rest[-1]
+
+        def run(self, *arguments: Any) -> dict[str, Any]:
+            for step in (1, 2):
+                row = {"stage": "sft", "step": step, "steps": 2, "loss": 0.5 / step, "seconds": 1.0}
+                append_jsonl(self.run_directory / "rl" / "steps.jsonl", [row])
+                self.tick(row)
+            return {"steps": 0}
+
+    monkeypatch.setattr("rft_ilab.rl.stage.RLStage", Stage)
+    console = quiet()
+    request = reporting(make(base=lambda prompt, index: right(prompt)), tmp_path / "fresh", "tensorboard")
+    train(request, console=console)
+    said = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+    assert said[-2:] == [
+        f"metrics: TensorBoard event files in {tmp_path}/fresh/rl/tensorboard",
+        "   sft   2/2  loss 0.250  1.0 s",
+    ]
+    assert read_json(tmp_path / "fresh" / "rl" / "trackers" / "tensorboard.json") == {"sft": 2, "grpo": 0}
+    assert read_json(tmp_path / "fresh" / "manifest.json")["stages"]["rl"]["steps"] == 0
