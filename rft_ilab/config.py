@@ -11,7 +11,7 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from rft_ilab.errors import SkillError
 from rft_ilab.types import Tier
@@ -75,8 +75,12 @@ class TrainSettings:
 
     ``sft_replay`` verified answers of one watched skill join every second batch of ``sft_batch``.
     ``prompts`` x ``group_size`` rollouts a step; ``balanced`` is the share of prompts drawn from
-    the classes in turn; ``truncation`` caps the importance weight between trainer and sampler.
-    ``guidance`` weighs the authored reference of a task whose group is wrong throughout (0: unused).
+    the classes in turn; ``updates`` are made with each batch; ``truncation`` caps the importance weight between
+    trainer and sampler, and beyond ``clip_low`` and ``clip_high`` an answer is pushed no further. ``kl_weight`` x KL to
+    the base model joins the loss; KL is measured every ``kl_every`` steps (0: never). While entropy (nats a token) is
+    below ``entropy_target``, a bonus grows (0: never). ``loss_mean`` counts every ``token`` or every ``sequence``
+    alike; answers that were cut off are ``graded`` like others or ``masked``. ``guidance`` weighs the authored reference
+    of a task whose group is wrong throughout (0: unused).
     """
 
     seed: int = 0
@@ -97,6 +101,10 @@ class TrainSettings:
     clip_low: float = 0.2
     clip_high: float = 0.28
     kl_weight: float = 0.0
+    kl_every: int = 5
+    entropy_target: float = 0.0
+    loss_mean: Literal["token", "sequence"] = "token"
+    truncated: Literal["graded", "masked"] = "graded"
     guidance: float = 1.0
     max_grad_norm: float = 1.0
     val_every: int = 10
@@ -155,6 +163,10 @@ def load_settings(taxonomy: Path) -> Settings:
             raise SkillError(f"{key!r} in [data] must be at least 1", where=path)
     if data.agree > data.agree_of:
         raise SkillError(f"'agree' in [data] is {data.agree} of 'agree_of' {data.agree_of} answers", where=path)
+    train = _table(TrainSettings, tables.get("train", {}), "train", path)
+    for key, least in (("updates", 1), ("prompts", 1), ("group_size", 2), ("val_every", 1)):
+        if getattr(train, key) < least:
+            raise SkillError(f"{key!r} in [train] must be at least {least}", where=path)
     parts = {"gate": GateSettings, "data": DataSettings, "train": TrainSettings, "tracking": TrackingSettings}
     if unknown := set(tables) - set(parts):
         raise SkillError(f"unknown table [{min(unknown)}]", where=path, fix=f"known: skills, {', '.join(parts)}")
@@ -167,7 +179,7 @@ def load_settings(taxonomy: Path) -> Settings:
         skills=parsed,
         gate=_table(GateSettings, tables.get("gate", {}), "gate", path),
         data=data,
-        train=_table(TrainSettings, tables.get("train", {}), "train", path),
+        train=train,
         tracking=tracking,
     )
 
@@ -194,11 +206,13 @@ def _table(cls: type[T], value: Any, name: str, path: Path) -> T:
     if not isinstance(value, dict):
         raise SkillError(f"[{name}] must be a table", where=path)
     fields = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    hints = get_type_hints(cls)
     for key, item in value.items():
         if key not in fields:
             raise SkillError(f"unknown key {key!r} in [{name}]", where=path, fix=f"known: {', '.join(fields)}")
-        if key == "tier" and item not in get_args(Tier):
-            raise SkillError(f"unknown tier {item!r} in [{name}]", where=path, fix=f"one of {get_args(Tier)}")
+        choices = get_args(hints[key]) if get_origin(hints[key]) is Literal else ()
+        if choices and item not in choices:
+            raise SkillError(f"unknown {key} {item!r} in [{name}]", where=path, fix=f"one of {choices}")
         wanted: tuple[type, ...] = {"int": (int,), "float": (int, float), "float | None": (int, float)}.get(
             str(fields[key].type), (str,)
         )

@@ -109,7 +109,8 @@ def ours(arguments: argparse.Namespace) -> None:
 
 def position_flop(model: Any) -> float:
     """Floating-point operations of one position in the linear layers of the decoder."""
-    return 2.0 * sum(m.weight.numel() for n, m in model.get_decoder().named_modules() if type(m).__name__ == "Linear")
+    linear = ("Linear", "LoraLinear")
+    return 2.0 * sum(m.weight.numel() for m in model.get_decoder().modules() if type(m).__name__ in linear)
 
 
 def count_decoding(engine: Any) -> list[float]:
@@ -193,10 +194,10 @@ class Side:
         return statistics.median(row[key] for row in self.steps if key in row)
 
 
-def compare(sides: Sequence[Side], steps: int) -> None:
-    """One warm-up each, then ``steps`` of each in turn."""
+def compare(sides: Sequence[Side], steps: int, warmup: int) -> None:
+    """``warmup`` uncounted steps each, then ``steps`` of each in turn."""
     try:
-        for counted in (False, *[True] * steps):
+        for counted in (*[False] * warmup, *[True] * steps):
             for side in sides:
                 side.step(counted=counted)
     finally:
@@ -232,6 +233,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--peer", help="Python of an environment with TRL")
     parser.add_argument("--steps", type=int, default=5)
+    parser.add_argument("--warmup", type=int, default=1, help="steps of each side that are not counted")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--taxonomy", type=Path, default=ROOT / "taxonomy")
     parser.add_argument("--only", help="one of the comparisons, by the start of its name")
@@ -269,7 +271,7 @@ def main() -> None:
             if arguments.peer:
                 peer = [arguments.peer, str(ROOT / "tools" / "bench_rl_peer.py"), *common, "--dtype", theirs]
                 sides.append(Side("TRL", [*peer, "--batch", str(BATCH), "--group", str(GROUP)], arguments.threads))
-            compare(sides, arguments.steps)
+            compare(sides, arguments.steps, arguments.warmup)
         for side in sides:
             cpu = [row["cpu_s"] for row in side.steps]
             print(

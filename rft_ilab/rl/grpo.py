@@ -1,8 +1,9 @@
 """GRPO: sample groups, grade them, raise what did better than its group. One readable loop.
 
 Paper: arXiv 2402.03300. Kept: group-normalised rewards, no value network, on-policy (one update a
-batch). From DAPO (arXiv 2503.14476): groups without signal are dropped and refilled, token-mean loss.
-Dropped: the KL term (watched skills are replayed and the checkpoint is chosen on validation instead).
+batch by default). From DAPO (arXiv 2503.14476): groups without signal are dropped and refilled, token-mean loss.
+Off by default: the KL term (watched skills are replayed and the checkpoint is chosen on validation instead) and an
+entropy bonus; both are measured all the same.
 Added: a group that is wrong throughout teaches nothing, so its task's authored reference joins the batch
 as a supervised sample (off-policy guidance, as in LUFFY, arXiv 2504.14945); counted apart as ``guided``.
 A grader error is no reward: it is masked, counted, and stops the run when there are too many.
@@ -23,7 +24,15 @@ from rft_ilab.errors import GraderError
 from rft_ilab.rl.curriculum import draw_tasks
 from rft_ilab.rl.engine import Engine
 from rft_ilab.rl.evaluate import sample_and_grade
-from rft_ilab.rl.objective import RateGuard, WeightedSequence, group_advantages, has_signal, learning_rate
+from rft_ilab.rl.objective import (
+    RateGuard,
+    WeightedSequence,
+    equal_sequences,
+    group_advantages,
+    has_signal,
+    learning_rate,
+)
+from rft_ilab.rl.stopping import EntropyGuard
 from rft_ilab.rollouts import Environment, Graded
 from rft_ilab.skills.tasks import build_prompt
 from rft_ilab.store import append_jsonl
@@ -44,6 +53,7 @@ class Progress:
     first_error: str = ""
     rate_factor: float = 1.0
     skipped: int = 0
+    entropy_weight: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +89,8 @@ def grpo_step(
     trusted = [g for g in groups if g.rollouts[0].task.origin != "synthetic"]
     guided = [g for g in trusted if settings.guidance and _all_wrong(g)]
     sequences += [_guidance(engine, g, settings.guidance) for g in guided]
+    if settings.loss_mean == "sequence":
+        sequences = equal_sequences(sequences)
     guard = RateGuard(progress.rate_factor, progress.skipped)
     rate = guard.factor * learning_rate(step, settings.steps, settings.learning_rate, settings.warmup_steps)
     rewards = [graded.grade.reward for g in groups for graded in g.rollouts if graded.grade.error is None]
@@ -100,20 +112,29 @@ def grpo_step(
     # Before the update: if that stops the run, they are the evidence.
     append_jsonl(log / "rollouts.jsonl", (r for g in groups for r in _rollout_rows(g, step + 1)))
     if sequences:
-        row |= _update(engine, sequences, rate, guard)
-        progress.rate_factor, progress.skipped = guard.factor, guard.skipped
+        for _ in range(settings.updates):
+            row |= _update(engine, sequences, rate, guard, progress)
     row["train_s"] = round(time.monotonic() - sampled, 3)
+    row["tokens_per_s"] = round(row["completion_tokens"] / max(1e-3, row["sample_s"] + row["train_s"]), 1)
     progress.step += 1
     return row
 
 
 def _update(
-    engine: Engine, sequences: Sequence[WeightedSequence], rate: float, guard: RateGuard
-) -> dict[str, float | bool]:
+    engine: Engine, sequences: Sequence[WeightedSequence], rate: float, guard: RateGuard, progress: Progress
+) -> dict[str, Any]:
     """One update; what it came to, without numbers that are none. Raises TrainingError."""
-    stats = engine.accumulate(sequences)
+    settings = engine.settings
+    # The reference's forward pass is a quarter of an update, so KL is measured now and then.
+    every = settings.kl_every
+    measure_kl = every > 0 and (progress.step % every == 0 or progress.step + 1 == settings.steps)
+    stats = engine.accumulate(sequences, measure_kl=measure_kl, entropy_weight=progress.entropy_weight)
     norm = engine.step(rate)
     done = guard.after(norm)
+    progress.rate_factor, progress.skipped = guard.factor, guard.skipped
+    entropy_guard = EntropyGuard(progress.entropy_weight)
+    entropy_guard.after(stats.entropy, settings.entropy_target)
+    progress.entropy_weight = entropy_guard.weight
     found = {
         "entropy": round(stats.entropy, 4),
         "loss": round(stats.loss, 5),
@@ -121,7 +142,14 @@ def _update(
         "nodes": stats.nodes,
         "grad_norm": round(norm, 4),
     }
-    return {k: v for k, v in found.items() if math.isfinite(v)} | ({} if done else {"skipped": True})
+    if stats.kl:
+        found["kl"] = round(sum(kl for kl, _ in stats.kl.values()) / sum(n for _, n in stats.kl.values()), 5)
+    row: dict[str, Any] = {k: v for k, v in found.items() if math.isfinite(v)}
+    if stats.kl:
+        row["kl_by_skill"] = {skill: round(kl / n, 5) for skill, (kl, n) in sorted(stats.kl.items())}
+    if settings.entropy_target:
+        row["entropy_weight"] = progress.entropy_weight
+    return row | ({} if done else {"skipped": True})
 
 
 def _sample_groups(
@@ -151,6 +179,9 @@ def _sample_groups(
             progress.graded += len(rollouts)
             progress.errors += len(rollouts) - len(valid)
             progress.first_error = progress.first_error or next((r.grade.error for r in rollouts if r.grade.error), "")
+            if settings.truncated == "masked":
+                stops = [r.rollout.stop for r in rollouts]
+                rewards_G = [None if s == "length" else r for s, r in zip(stops, rewards_G, strict=True)]
             groups.append(Group(environment, rollouts, group_advantages(rewards_G)))
     return groups
 
@@ -176,9 +207,9 @@ def _prompt_ids(engine: Engine, group: Group) -> tuple[int, ...]:
 
 def _weighted(engine: Engine, group: Group) -> list[WeightedSequence]:
     """The group's valid rollouts, weighted by their advantages."""
-    prompt_ids = _prompt_ids(engine, group)
+    prompt_ids, skill = _prompt_ids(engine, group), group.environment.skill.name
     return [
-        WeightedSequence(prompt_ids, graded.rollout.token_ids or (), advantage, graded.rollout.logprobs)
+        WeightedSequence(prompt_ids, graded.rollout.token_ids or (), advantage, graded.rollout.logprobs, skill)
         for graded, advantage in zip(group.rollouts, group.advantages_G, strict=True)
         if advantage is not None and graded.rollout.token_ids
     ]
@@ -187,7 +218,7 @@ def _weighted(engine: Engine, group: Group) -> list[WeightedSequence]:
 def _guidance(engine: Engine, group: Group, weight: float) -> WeightedSequence:
     """The task's authored reference as one supervised sample."""
     reference = tuple(engine.loaded.encode_completion(group.rollouts[0].task.reference))
-    return WeightedSequence(_prompt_ids(engine, group), reference, weight)
+    return WeightedSequence(_prompt_ids(engine, group), reference, weight, skill=group.environment.skill.name)
 
 
 def _rollout_rows(group: Group, step: int) -> list[Mapping[str, Any]]:

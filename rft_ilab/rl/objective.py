@@ -1,8 +1,9 @@
 """The arithmetic of GRPO, apart from any model.
 
 Kept from the paper (arXiv 2402.03300): group-relative, std-normalised advantages; one update a batch.
-Changed: token-mean loss over the batch (DAPO, arXiv 2503.14476), no KL term, and truncated importance
-weights between the sampler's bf16 weights and the trainer (arXiv 2508.03260 explains why they differ).
+Changed: token-mean loss over the batch (DAPO, arXiv 2503.14476; the paper's mean over sequences is a setting), no KL
+term unless asked for, and truncated importance weights between sampler and trainer (arXiv 2508.03260 explains why the
+two differ).
 Errors are masked: an ungraded rollout is in no mean and gets no gradient.
 """
 
@@ -10,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -84,6 +85,16 @@ class WeightedSequence:
     weight: float
     logprobs_T: tuple[float, ...] | None = None
     skill: str = ""
+
+
+def equal_sequences(sequences: Sequence[WeightedSequence]) -> list[WeightedSequence]:
+    """Weights such that the mean over tokens counts every sequence alike, as the GRPO paper does.
+
+    >>> [s.weight for s in equal_sequences([WeightedSequence((1,), (2, 3, 4), 1.0), WeightedSequence((1,), (2,), 1.0)])]
+    [0.6666666666666666, 2.0]
+    """
+    mean = sum(len(s.completion_ids) for s in sequences) / max(1, len(sequences))
+    return [replace(s, weight=s.weight * mean / len(s.completion_ids)) for s in sequences]
 
 
 def learning_rate(step: int, steps: int, peak: float, warmup: int) -> float:
