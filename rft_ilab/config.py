@@ -79,8 +79,8 @@ class TrainSettings:
     trainer and sampler, and beyond ``clip_low`` and ``clip_high`` an answer is pushed no further. ``kl_weight`` x KL to
     the base model joins the loss; KL is measured every ``kl_every`` steps (0: never). While entropy (nats a token) is
     below ``entropy_target``, a bonus grows (0: never). ``loss_mean`` counts every ``token`` or every ``sequence``
-    alike; answers that were cut off are ``graded`` like others or ``masked``. ``guidance`` weighs the authored reference
-    of a task whose group is wrong throughout (0: unused).
+    alike; answers that were cut off are ``graded`` like others or ``masked``. ``guidance`` weighs the authored
+    reference of a task whose group is wrong throughout (0: unused).
     """
 
     seed: int = 0

@@ -136,14 +136,18 @@ def _check(directory: Path) -> None:
     """The converted model must find a plain English sentence likely; a wrong permutation does not."""
     import torch
 
-    from rft_ilab.policy.local.attention import additive
+    from rft_ilab.policy.local.attention import TriePlan, hidden_states
     from rft_ilab.policy.local.model import load_model
+    from rft_ilab.policy.local.trie import build_trie
+    from rft_ilab.policy.local.vocabulary import logits_of
 
     loaded = load_model(directory)
-    ids = torch.tensor([loaded.tokenizer(CHECK_TEXT).input_ids])
-    causal = torch.ones(ids.shape[1], ids.shape[1], dtype=torch.bool).tril()
+    ids = loaded.tokenizer(CHECK_TEXT).input_ids
+    trie = build_trie([ids])
     with torch.inference_mode():
-        logits = loaded.model(ids, attention_mask=additive(causal, loaded.model.dtype)).logits.float()
-    mean = torch.log_softmax(logits[0, :-1], -1).gather(1, ids[0, 1:, None]).mean().item()
+        plan = TriePlan(trie, loaded.model)
+        logits_TV = logits_of(loaded.model, hidden_states(loaded.model, trie.token_ids_N, trie.depth_N, plan))
+    next_T1 = torch.tensor(ids[1:], device=logits_TV.device)[:, None]
+    mean = torch.log_softmax(logits_TV[:-1], -1).gather(1, next_T1).mean().item()
     if not mean > CHECK_FLOOR:
         raise PolicyError(f"the converted model fails its check ({mean:.2f} nats a token)", where=directory)
