@@ -18,6 +18,7 @@ from rft_ilab.policy.local.attention import TriePlan, hidden_states
 from rft_ilab.policy.local.model import LoadedModel
 from rft_ilab.policy.local.sampler import LocalPolicy
 from rft_ilab.policy.local.trie import Trie, build_trie, shared_prefix
+from rft_ilab.rl import parallel
 from rft_ilab.rl.lora import add_lora, without_lora
 from rft_ilab.rl.objective import WeightedSequence, slopes
 from rft_ilab.rl.predictions import predict
@@ -103,28 +104,12 @@ class Engine:
         model and -``entropy_weight`` x entropy are added, means over the completion tokens, exact over the vocabulary.
         """
         self.refresh_sampler()
-        total = sum(len(s.completion_ids) for s in sequences)
-        stats = PassStats(tokens=total)
-        for part in self._micro_batches(sequences):
-            self._forward_backward(part, stats, measure_kl or self.settings.kl_weight > 0, entropy_weight)
-        return stats
-
-    def _micro_batches(self, sequences: Sequence[WeightedSequence]) -> list[list[WeightedSequence]]:
-        """Neighbours in lexical order share most; cut their trie where it grows beyond the limit."""
+        stats = PassStats(tokens=sum(len(s.completion_ids) for s in sequences))
+        # Neighbours in lexical order share most.
         ordered = sorted(sequences, key=lambda s: (s.prompt_ids, s.completion_ids))
-        parts: list[list[WeightedSequence]] = []
-        nodes = 0
-        previous: tuple[int, ...] = ()
-        for sequence in ordered:
-            ids = sequence.prompt_ids + sequence.completion_ids[:-1]
-            shared = shared_prefix(ids, previous)
-            new = len(ids) - shared
-            if not parts or nodes + new > MICRO_BATCH_NODES:
-                parts.append([])
-                nodes, new = 0, len(ids)
-            parts[-1].append(sequence)
-            nodes, previous = nodes + new, ids
-        return parts
+        for part in _micro_batches(parallel.stretch(ordered)):
+            self._forward_backward(part, stats, measure_kl or self.settings.kl_weight > 0, entropy_weight)
+        return _added_up(stats, sorted({s.skill for s in sequences}))
 
     def _forward_backward(
         self, sequences: Sequence[WeightedSequence], stats: PassStats, with_kl: bool, entropy_weight: float
@@ -185,6 +170,7 @@ class Engine:
 
         A gradient that is no finite number changes nothing: neither weights nor the optimiser's moments.
         """
+        parallel.add_gradients(self.parameters)
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.settings.max_grad_norm).item()
         if not math.isfinite(norm):
             self.optimizer.zero_grad(set_to_none=True)
@@ -215,6 +201,33 @@ class Engine:
         for name, parameter in self._named().items():
             parameter.copy_(weights[name])
         self._merged = None
+
+
+def _micro_batches(ordered: Sequence[WeightedSequence]) -> list[list[WeightedSequence]]:
+    """Sequences in lexical order, cut where their trie would grow beyond the limit."""
+    parts: list[list[WeightedSequence]] = []
+    nodes = 0
+    previous: tuple[int, ...] = ()
+    for sequence in ordered:
+        ids = sequence.prompt_ids + sequence.completion_ids[:-1]
+        shared = shared_prefix(ids, previous)
+        new = len(ids) - shared
+        if not parts or nodes + new > MICRO_BATCH_NODES:
+            parts.append([])
+            nodes, new = 0, len(ids)
+        parts[-1].append(sequence)
+        nodes, previous = nodes + new, ids
+    return parts
+
+
+def _added_up(stats: PassStats, skills: Sequence[str]) -> PassStats:
+    """Over all processes; ``tokens`` are known to each."""
+    kl = [number for skill in skills for number in stats.kl.get(skill, (0.0, 0))]
+    loss, entropy, gap, nodes, *kl = parallel.add_up(
+        [stats.loss, stats.entropy, stats.importance_gap, stats.nodes, *kl]
+    )
+    sums = {skill: (kl[2 * i], int(kl[2 * i + 1])) for i, skill in enumerate(skills)}
+    return PassStats(loss, entropy, gap, stats.tokens, int(nodes), {k: v for k, v in sums.items() if v[1]})
 
 
 def _pairs(sequences: Sequence[WeightedSequence], trie: Trie, device: torch.device) -> Pairs:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rft_ilab.errors import GraderError
+from rft_ilab.rl import parallel
 from rft_ilab.rollouts import Environment, Graded, collect, grade_groups
 from rft_ilab.skills.tasks import build_prompt
 from rft_ilab.store import Cache
@@ -30,12 +31,16 @@ class Accuracy:
 def sample_and_grade(
     policy: Policy, environment: Environment, tasks: Sequence[Task], n: int, sampling: Sampling, demonstrations: int
 ) -> list[list[Graded]]:
-    """Fresh rollouts (with log-probabilities), graded, without any cache: one group of ``n`` a task."""
-    prompts = [build_prompt(environment.skill, task, demonstrations) for task in tasks]
-    groups: dict[str, list[Rollout]] = {task.id: [] for task in tasks}
+    """Fresh rollouts (with log-probabilities), graded, without any cache: one group of ``n`` a task.
+
+    Where several processes train, each does its share and gets all.
+    """
+    mine = parallel.share(tasks)
+    prompts = [build_prompt(environment.skill, task, demonstrations) for task in mine]
+    groups: dict[str, list[Rollout]] = {task.id: [] for task in mine}
     for rollout in policy.sample(prompts, n, sampling):
         groups[rollout.task_id].append(rollout)
-    return grade_groups(environment.grader, tasks, [groups[task.id] for task in tasks], None)
+    return parallel.exchange(grade_groups(environment.grader, mine, [groups[t.id] for t in mine], None), tasks)
 
 
 def refuse_errors(environment: Environment, groups: Sequence[Sequence[Graded]], most: float) -> None:
