@@ -25,7 +25,7 @@ from rft_ilab.rl.export import save_gguf, save_merged, save_peft_adapter
 from rft_ilab.rl.grpo import Progress, train_grpo
 from rft_ilab.rl.lessons import Lesson
 from rft_ilab.rl.objective import group_advantages, has_signal
-from rft_ilab.rl.selection import Candidate, select
+from rft_ilab.rl.selection import Candidate, evaluations, select
 from rft_ilab.rl.signal import Signal, measure_signal, refuse_without_signal, surprise
 from rft_ilab.rl.warmstart import warm_start
 from rft_ilab.rollouts import Environment
@@ -226,28 +226,37 @@ class RLStage:
     # -- the result ---------------------------------------------------------------------------------
 
     def _select(self, engine: Engine, base_watched: dict[str, float], margins: dict[str, float]) -> Candidate:
-        chosen, tried = select(
-            engine,
-            self.candidates,
-            self.log,
-            self._target_accuracy,
-            self._watched_accuracy,
-            base_watched,
-            # Half the margin: what is chosen here must still pass the gate on other tasks.
-            {name: margin / 2 for name, margin in margins.items()},
+        # Half the margin: what is chosen here must still pass the gate on other tasks.
+        allowed = {name: margin / 2 for name, margin in margins.items()}
+        self._announce_selection()
+        found = select(
+            engine, self.candidates, self.log, self._target_accuracy, self._watched_accuracy, base_watched, allowed
         )
-        rows = [c.as_dict() for c in self.candidates if c.name not in {t.name for t in tried}]
+        measured = {c.name: c for c in (*found.tried, *found.frontier) if c.scale in (0.0, 1.0)}
         write_json(
             self.log / "selection.json",
             {
-                "candidates": sorted(rows + [t.as_dict() for t in tried], key=lambda r: r["name"]),
+                "candidates": [measured.get(c.name, c).as_dict() for c in self.candidates],
                 "base_watched": base_watched,
-                "chosen": chosen.name,
-                "scale": chosen.scale,
+                "allowed_loss": allowed,
+                "frontier": [c.as_dict() for c in found.frontier],
+                "chosen": found.chosen.name,
+                "scale": found.chosen.scale,
             },
         )
+        chosen = found.chosen
         self.say(f"chosen: {chosen.name} at adapter scale {chosen.scale:g} (validation {chosen.val:.1%})")
         return chosen
+
+    def _announce_selection(self) -> None:
+        """Say what selection will cost at most, before it starts."""
+        on_target, on_watched = evaluations(self.candidates)
+        target = sum(len(e.validation(self.settings.val_tasks)) for e in self.targets)
+        watched = sum(len(e.validation(WATCHED_VAL_TASKS)) for e in self.watched)
+        self.say(
+            f"selection: the adapter at scales 1 to 0, at most {on_target} x {target} validation tasks of the target "
+            f"and {on_watched} x {watched} of watched skills ({on_target * target + on_watched * watched:,} answers)"
+        )
 
     def _export(self, engine: Engine, chosen: Candidate) -> dict[str, Any]:
         if chosen.file:
