@@ -124,7 +124,11 @@ class Step:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Checkpoint:
+    """Validation accuracy of weights; ``scale`` is that of the adapter, ``score`` what selection maximises."""
+
     name: str
+    scale: float | None
+    score: float | None
     val: float | None
     macro: float | None
     watched: Mapping[str, float] = field(hash=False)
@@ -132,8 +136,21 @@ class Checkpoint:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Selection:
+    """``frontier`` is one checkpoint at several adapter scales, smallest first; empty in older runs.
+
+    ``allowed_loss`` is how much each watched skill may lose on validation, as a fraction of 1.
+    """
+
     candidates: tuple[Checkpoint, ...]
     chosen: str
+    scale: float | None
+    frontier: tuple[Checkpoint, ...]
+    allowed_loss: Mapping[str, float] = field(hash=False)
+
+    @property
+    def point(self) -> Checkpoint | None:
+        """The chosen point of the frontier."""
+        return next((c for c in self.frontier if c.scale == self.scale), None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
+from rft_ilab.report import frontier
 from rft_ilab.report.charts import Series, line_chart, share_bar
 from rft_ilab.report.data import Rollouts, RunReport, Selection, Signal, Step
 from rft_ilab.report.svg import Scale
@@ -51,6 +52,7 @@ class Training:
     steps: int
     selection: Selection | None
     watched: Sequence[str]
+    frontier: frontier.Frontier | None
     signals: Sequence[SignalView]
     first_step: str
     rollouts: Rollouts | None
@@ -74,6 +76,7 @@ def build(report: RunReport) -> Training:
         steps=len(grpo),
         selection=selection,
         watched=sorted({name for c in selection.candidates for name in c.watched}) if selection else (),
+        frontier=frontier.build(selection),
         signals=[_signal(signal, i) for i, signal in enumerate(report.signals)],
         first_step=_first_step(grpo),
         rollouts=report.rollouts,

@@ -106,9 +106,10 @@ def test_json(report: RunReport) -> None:
 
 def test_json_has_exactly_the_documented_keys(report: RunReport) -> None:
     summary = json_summary(report)
-    assert list(summary) == ["verdict", "targets", "watched", "wall_s", "cpu_s", "peak_rss_mb"]
+    assert list(summary) == ["verdict", "targets", "watched", "selection", "wall_s", "cpu_s", "peak_rss_mb"]
     assert list(summary["targets"][0]) == ["skill", "n", "greedy", "sampled", "macro", "majority"]
     assert list(summary["targets"][0]["greedy"]) == ["before", "after", "ci"]
+    assert list(summary["selection"]) == ["chosen", "scale", "frontier"]
     assert list(summary["watched"][0]) == ["skill", "n", "delta", "ci", "outcome"]
 
 
