@@ -11,6 +11,8 @@ A run directory is the interface between stages (and the only one)::
     rl/steps.jsonl       one line an optimiser step (stage sft or grpo)
     rl/rollouts.jsonl    every rollout of training, with its grade
     rl/selection.json    validation accuracy of every checkpoint, and the chosen one
+    rl/validation/       greedy answers of every scored candidate to the target's validation tasks
+    rl/attribution.json  what base, warm start and GRPO each did to these answers
     rl/checkpoint/       the newest resumable state
     adapter/ model/ model.gguf    the result
     gate/verdict.json    the verdict; gate/results.jsonl has one line a (suite, model, task)

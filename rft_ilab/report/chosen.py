@@ -1,10 +1,10 @@
-"""Which weights left training: ``rl/selection.json`` as checked values."""
+"""Which weights left training, and what each stage did: ``rl/selection.json`` and ``rl/attribution.json``, checked."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from rft_ilab.report.data import Checkpoint, Selection
+from rft_ilab.report.data import Attribution, Checkpoint, Selection, State, Transition
 from rft_ilab.report.fields import Fields, finite_numbers
 from rft_ilab.store import read_json
 
@@ -33,3 +33,32 @@ def _checkpoint(row: Fields) -> Checkpoint:
         macro=row.maybe_number("macro"),
         watched=finite_numbers(row.raw.get("watched")),
     )
+
+
+def parse_attribution(path: Path) -> tuple[Attribution, ...]:
+    """One entry a target; empty without the file. Raises RunError if it has a wrong shape."""
+    if not path.exists():
+        return ()
+    found = []
+    for skill in Fields({"skills": read_json(path)}, path).objects("skills"):
+        states = tuple(
+            State(name=s.text("name"), weights=s.text("weights", ""), accuracy=s.maybe_number("accuracy"))
+            for s in skill.objects("states")
+        )
+        transitions = tuple(
+            Transition(
+                before=t.text("from"),
+                after=t.text("to"),
+                compared=t.count("compared"),
+                gain=t.maybe_number("gain"),
+                fixed=t.count("fixed"),
+                broken=t.count("broken"),
+                kl=t.maybe_number("kl"),
+            )
+            for t in skill.objects("transitions")
+        )
+        entry = Attribution(
+            skill=skill.text("skill"), tasks=skill.count("tasks"), states=states, transitions=transitions
+        )
+        found.append(entry)
+    return tuple(found)

@@ -154,6 +154,38 @@ class Selection:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class State:
+    """A model on the target's validation tasks; ``weights`` is empty for the base with demonstrations."""
+
+    name: str
+    weights: str
+    accuracy: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Transition:
+    """From one model to a later one: net ``gain``, flipped answers, and KL(later || earlier) in nats per token."""
+
+    before: str
+    after: str
+    compared: int
+    gain: float | None
+    fixed: int
+    broken: int
+    kl: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attribution:
+    """What base, warm start and GRPO each did to one skill, on ``tasks`` validation tasks."""
+
+    skill: str
+    tasks: int
+    states: tuple[State, ...]
+    transitions: tuple[Transition, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Signal:
     """The signal report: pass@k before GRPO.
 
@@ -229,6 +261,7 @@ class RunReport:
     gate: GateResult | None
     steps: tuple[Step, ...]
     selection: Selection | None
+    attribution: tuple[Attribution, ...]
     signals: tuple[Signal, ...]
     ledger: Ledger | None
     rollouts: Rollouts | None

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from rft_ilab.errors import RunError
-from rft_ilab.report.chosen import parse_selection
+from rft_ilab.report.chosen import parse_attribution, parse_selection
 from rft_ilab.report.data import (
     Ledger,
     LedgerExample,
@@ -53,6 +53,7 @@ def load_run(directory: Path, *, require_verdict: bool = True) -> RunReport:
         gate=parse_verdict(read_json(verdict), verdict) if verdict.exists() else None,
         steps=_steps(directory / "rl" / "steps.jsonl", damaged),
         selection=parse_selection(directory / "rl" / "selection.json"),
+        attribution=parse_attribution(directory / "rl" / "attribution.json"),
         signals=_signals(directory / "rl" / "signal.json"),
         ledger=_ledger(directory / "data" / "ledger.jsonl", damaged),
         rollouts=_rollouts(directory / "rl" / "rollouts.jsonl", damaged),

@@ -37,6 +37,8 @@ def print_summary(report: RunReport, console: Console, html: Path | None = None)
         console.print(Text(f"Differences in points of greedy accuracy, {wording.level(report.gate)} intervals."))
     if report.selection and (sentence := chosen_sentence(report.selection)):
         console.print(Text(f"Chosen: {wording.one_line(sentence)}."))
+    for entry in report.attribution:
+        console.print(Text(f"Stages: {wording.one_line(wording.stages_sentence(entry))}."))
     for note in report.damaged:
         console.print(Text(f"Note: {note}.", style="yellow"))
     console.print(Text(f"Cost:   {wording.cost_sentence(report)}"))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Sequence
 
-from rft_ilab.report.data import Change, Flip, GateResult, Interval, RunReport, TargetResult, WatchedResult
+from rft_ilab.report.data import Attribution, Change, Flip, GateResult, Interval, RunReport, TargetResult, WatchedResult
 
 OUTCOME_WORDS = {
     "PASS": "The target improved and no watched skill fell below its margin.",
@@ -174,6 +174,13 @@ def ungraded_sentence(gate: GateResult) -> str:
     return "Not graded (grader errors, counted neither right nor wrong): " + (
         ", ".join(f"{skill} {n}" for skill, n in found) + "." if found else "none."
     )
+
+
+def stages_sentence(entry: Attribution) -> str:
+    """Accuracy after each stage on validation, and what the last stage did to single answers."""
+    parts = [f"{state.name} {percent(state.accuracy)}" for state in entry.states if state.weights]
+    last = next((t for t in entry.transitions if t.after == "chosen"), None)
+    return " -> ".join(parts) + (f" ({last.fixed} fixed, {last.broken} broken)" if last else "")
 
 
 def cost_sentence(report: RunReport) -> str:

@@ -166,6 +166,21 @@ class Engine:
         ).last_hidden_state[0]
         return torch.log_softmax(head(hidden_ND[torch.tensor(nodes, device=device)]).float(), dim=-1)
 
+    @torch.no_grad()
+    def score(self, pairs: Sequence[tuple[tuple[int, ...], tuple[int, ...]]]) -> list[tuple[float, ...]]:
+        """Log-probabilities (T,), in nats, of each (prompt, completion) under the weights in training; no gradients."""
+        found: dict[tuple[tuple[int, ...], tuple[int, ...]], tuple[float, ...]] = {}
+        for part in self._micro_batches([WeightedSequence(p, c, 0.0) for p, c in pairs if c]):
+            trie = build_trie([s.prompt_ids + s.completion_ids[:-1] for s in part])
+            ends = [path[len(s.prompt_ids) - 1 :].tolist() for s, path in zip(part, trie.paths, strict=True)]
+            nodes = sorted({node for path in ends for node in path})
+            row_of = {node: row for row, node in enumerate(nodes)}
+            logprobs_NV = self._logprobs(trie, nodes)
+            for s, path in zip(part, ends, strict=True):
+                rows_T = [row_of[node] for node in path]
+                found[s.prompt_ids, s.completion_ids] = tuple(logprobs_NV[rows_T, list(s.completion_ids)].tolist())
+        return [found[pair] if pair[1] else () for pair in pairs]
+
     def step(self, rate: float) -> float:
         """One optimiser step at learning rate ``rate``; returns the gradient norm before clipping.
 

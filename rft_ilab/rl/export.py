@@ -15,6 +15,7 @@ from rft_ilab.errors import PolicyError
 from rft_ilab.policy.local.gguf_file import write_llama
 from rft_ilab.policy.local.model import LoadedModel
 from rft_ilab.policy.local.sampler import LocalPolicy
+from rft_ilab.rl.checkpoint import scaled
 from rft_ilab.rl.engine import Engine
 from rft_ilab.types import Prompt, Sampling
 
@@ -25,7 +26,7 @@ GGUF_AGREEMENT = 0.9
 def save_peft_adapter(engine: Engine, scale: float, directory: Path) -> None:
     """The adapter in PEFT's format, with ``scale`` folded into its B matrices."""
     weights = engine.adapter()
-    engine.load_adapter({n: w * scale if "lora_B" in n else w for n, w in weights.items()})
+    engine.load_adapter(scaled(weights, scale))
     with _fresh_directory(directory) as work:
         engine.peft.save_pretrained(work, safe_serialization=True)
     engine.load_adapter(weights)

@@ -43,6 +43,11 @@ class Candidate:
     scale: float = 1.0
     watched: dict[str, float] = field(default_factory=dict)
 
+    @property
+    def label(self) -> str:
+        """Names the weights, e.g. ``step-10@0.75``."""
+        return f"{self.name}@{self.scale:g}"
+
     def as_dict(self) -> dict[str, Any]:
         return {
             "name": self.name,
@@ -95,8 +100,8 @@ def select(
     tried: list[Candidate] = []
 
     def measure(candidate: Candidate, scale: float) -> Candidate:
-        _use(engine, candidate, scale, directory)
-        policy = engine.policy(f"candidate:{candidate.name}:{scale:g}")
+        use(engine, candidate, scale, directory)
+        policy = engine.policy(replace(candidate, scale=scale).label)
         figures = (candidate.score, candidate.val, candidate.macro) if scale == 1.0 else score_target(policy)
         tried.append(Candidate(candidate.name, candidate.file, *figures, scale, score_watched(policy)))
         return tried[-1]
@@ -111,7 +116,7 @@ def select(
     for scale in PARTIAL_SCALES:
         measure(leader, scale)
     chosen = best_of(tried, base, allowed_loss)
-    _use(engine, chosen, chosen.scale, directory)
+    use(engine, chosen, chosen.scale, directory)
     return Choice(chosen, [*(t for t in tried if t.name == leader.name), base], tried)
 
 
@@ -151,7 +156,7 @@ def _largest_loss(candidate: Candidate, base: Candidate) -> float:
     return max((base.watched[k] - candidate.watched[k] for k in base.watched), default=0.0)
 
 
-def _use(engine: Engine, candidate: Candidate, scale: float, directory: Path) -> None:
+def use(engine: Engine, candidate: Candidate, scale: float, directory: Path) -> None:
     """Give the engine the candidate's adapter and its sampler the scaled weights."""
     if candidate.file:
         engine.load_adapter(load_adapter(directory / candidate.file))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 import signal as signals
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -17,18 +17,20 @@ from typing import Any
 from rft_ilab.config import TrainSettings
 from rft_ilab.policy.local.model import LoadedModel, load_model
 from rft_ilab.policy.local.sampler import LocalPolicy
+from rft_ilab.rl.attribution import State, attribute, attribution_line
 from rft_ilab.rl.checkpoint import load_adapter, load_checkpoint, save_adapter, save_checkpoint
 from rft_ilab.rl.curriculum import draw_tasks
 from rft_ilab.rl.engine import Engine
-from rft_ilab.rl.evaluate import Accuracy, greedy_accuracy, refuse_errors, sample_and_grade
+from rft_ilab.rl.evaluate import accuracy_of, greedy_answers, refuse_errors, sample_and_grade
 from rft_ilab.rl.export import save_gguf, save_merged, save_peft_adapter
 from rft_ilab.rl.grpo import Progress, train_grpo
 from rft_ilab.rl.lessons import Lesson
 from rft_ilab.rl.objective import group_advantages, has_signal
-from rft_ilab.rl.selection import Candidate, evaluations, select
+from rft_ilab.rl.selection import Candidate, evaluations, select, use
 from rft_ilab.rl.signal import Signal, measure_signal, refuse_without_signal, surprise
+from rft_ilab.rl.validation import Answer, answers_path, load_answers, save_answers
 from rft_ilab.rl.warmstart import warm_start
-from rft_ilab.rollouts import Environment
+from rft_ilab.rollouts import Environment, Graded
 from rft_ilab.skills.tasks import build_prompt
 from rft_ilab.store import Cache, append_jsonl, read_json, read_jsonl, write_atomic, write_json
 from rft_ilab.types import Policy, Sampling
@@ -78,6 +80,7 @@ class RLStage:
         self._score_candidate(engine, progress)
         chosen = self._select(engine, base_watched, margins)
         facts = self._export(engine, chosen)
+        self._attribute(engine, chosen)
         return {"steps": progress.step, "solved_early": solved, "chosen": chosen.as_dict(), **facts}
 
     def _resume(self, engine: Engine) -> Progress | None:
@@ -142,32 +145,40 @@ class RLStage:
 
     # -- measuring on validation --------------------------------------------------------------------
 
-    def _target_accuracy(self, policy: Policy, cache: Cache | None = None) -> tuple[float, float, float]:
-        found = [self._accuracy(policy, e, self.settings.val_tasks, 0, cache) for e in self.targets]
+    def _target_accuracy(
+        self, policy: Policy, label: str = "", cache: Cache | None = None
+    ) -> tuple[float, float, float]:
+        """Score, accuracy and macro accuracy; the answers are kept under ``label`` (else the policy's id)."""
+        answers = [self._answers(policy, e, self.settings.val_tasks, 0, cache) for e in self.targets]
+        save_answers(self.log, label or policy.id, [graded for found in answers for graded in found])
+        found = [accuracy_of(e, own) for e, own in zip(self.targets, answers, strict=True)]
         n = len(found)
         return sum(a.score for a in found) / n, sum(a.mean for a in found) / n, sum(a.macro for a in found) / n
 
     def _watched_accuracy(self, policy: Policy, cache: Cache | None = None) -> dict[str, float]:
         return {
-            e.skill.name: self._accuracy(policy, e, WATCHED_VAL_TASKS, e.settings.demonstrations, cache).mean
+            e.skill.name: accuracy_of(
+                e, self._answers(policy, e, WATCHED_VAL_TASKS, e.settings.demonstrations, cache)
+            ).mean
             for e in self.watched
         }
 
-    def _accuracy(
+    def _answers(
         self, policy: Policy, e: Environment, count: int, demonstrations: int, cache: Cache | None
-    ) -> Accuracy:
+    ) -> list[Graded]:
         tasks, most = e.validation(count), self.settings.max_error_share
-        return greedy_accuracy(policy, e, tasks, demonstrations, cache, max_error_share=most)
+        return greedy_answers(policy, e, tasks, demonstrations, cache, max_error_share=most)
 
     def _add_candidate(self, engine: Engine, name: str, file: str | None) -> Candidate:
+        candidate = Candidate(name, file, 0.0, 0.0, 0.0, 1.0 if file else 0.0)
         if file:
             save_adapter(engine.adapter(), self.log / file)
-            score, val, macro = self._target_accuracy(engine.policy(name))
+            figures = self._target_accuracy(engine.policy(candidate.label))
         else:
-            score, val, macro = self._target_accuracy(LocalPolicy(engine.sampler), self.cache)
-        candidate = Candidate(name, file, score, val, macro)
+            figures = self._target_accuracy(LocalPolicy(engine.sampler), candidate.label, self.cache)
+        candidate.score, candidate.val, candidate.macro = figures
         self.candidates.append(candidate)
-        self.say(f"validation after {name}: {val:.1%} greedy, {macro:.1%} per class")
+        self.say(f"validation after {name}: {candidate.val:.1%} greedy, {candidate.macro:.1%} per class")
         return candidate
 
     def _score_candidate(self, engine: Engine, progress: Progress) -> dict[str, float]:
@@ -257,6 +268,38 @@ class RLStage:
             f"selection: the adapter at scales 1 to 0, at most {on_target} x {target} validation tasks of the target "
             f"and {on_watched} x {watched} of watched skills ({on_target * target + on_watched * watched:,} answers)"
         )
+
+    def _attribute(self, engine: Engine, chosen: Candidate) -> None:
+        """Write what base, warm start and GRPO each did to the targets' validation answers; say it in a line each."""
+        engine.refresh_sampler(0.0)
+        policy = LocalPolicy(engine.sampler)
+        base, start = (next(c for c in self.candidates if c.name == name) for name in ("base", "sft"))
+        found = []
+        for e in self.targets:
+            shown = e.settings.demonstrations
+            with_shown = self._answers(policy, e, self.settings.val_tasks, shown, self.cache)
+            states = [
+                State("base", base, self._kept(engine, base)),
+                State(
+                    f"base with {shown} demonstration{'s' * (shown != 1)}",
+                    None,
+                    {g.task.id: Answer.of(g) for g in with_shown},
+                ),
+                State("warm start", start, self._kept(engine, start)),
+                State("chosen", chosen, self._kept(engine, chosen)),
+            ]
+            if not shown:
+                del states[1]
+            found.append(attribute(engine, self.log, e, states, self.settings.val_tasks, self.settings.seed))
+            self.say(attribution_line(found[-1]))
+        write_json(self.log / "attribution.json", found)
+
+    def _kept(self, engine: Engine, candidate: Candidate) -> Mapping[str, Answer]:
+        """A candidate's validation answers; asked again if their file is gone."""
+        if not answers_path(self.log, candidate.label).exists():
+            use(engine, candidate, candidate.scale, self.log)
+            self._target_accuracy(engine.policy(candidate.label))
+        return load_answers(self.log, candidate.label)
 
     def _export(self, engine: Engine, chosen: Candidate) -> dict[str, Any]:
         if chosen.file:

@@ -115,6 +115,12 @@ def test_the_frontier_is_drawn_and_said(page: Page) -> None:
     assert "0.75 89.6% 81.0% 70.8% 91.7% 65.8%" in page.text  # the table behind it
 
 
+def test_what_each_stage_did(page: Page) -> None:
+    assert "base 10.4%, base with 8 demonstrations 22.9%, warm start 41.7%, chosen 89.6% (step-30@0.75)." in page.text
+    assert "Greedy answers to 96 validation tasks" in page.text
+    assert "warm start chosen +47.9 50 4 0.218" in page.text
+
+
 def test_a_selection_without_frontier_is_still_shown(tmp_path: Path) -> None:
     run = Path(shutil.copytree(RUN, tmp_path / "run"))
     selection = json.loads((run / "rl" / "selection.json").read_text(encoding="utf-8"))

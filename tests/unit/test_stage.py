@@ -115,6 +115,19 @@ def test_run_leaves_a_model_that_transformers_loads(tiny: Path, tmp_path: Path) 
     chosen = [c for c in selection["frontier"] if (c["name"], c["scale"]) == (selection["chosen"], selection["scale"])]
     base = selection["frontier"][-1]
     assert len(chosen) == 1 and chosen[0]["score"] >= base["score"] and base["watched"] == selection["base_watched"]
+    (attributed,) = read_json(run / "rl" / "attribution.json")
+    names = ["base", "base with 1 demonstration", "warm start", "chosen"]
+    assert [s["name"] for s in attributed["states"]] == names and attributed["tasks"] == 6
+    figures = {c["name"]: c["val"] for c in selection["candidates"]} | {"chosen": chosen[0]["val"]}
+    found = {s["name"]: s["accuracy"] for s in attributed["states"]}
+    assert (found["base"], found["warm start"], found["chosen"]) == tuple(figures[k] for k in ("base", "sft", "chosen"))
+    assert [t["gain"] for t in attributed["transitions"][:2]] == pytest.approx(
+        [figures["sft"] - figures["base"], figures["chosen"] - figures["sft"]], abs=2e-4
+    )
+    assert all(t["kl"] > 0 for t in attributed["transitions"] if figures["chosen"] != figures["base"])
+    # Nothing that selection had asked already was asked again for it.
+    scored = {f"{c['name']}@{c['scale']:g}" for c in (*selection["candidates"], *selection["frontier"])}
+    assert {p.stem for p in (run / "rl" / "validation").iterdir()} == scored
     fields, tensors = read_llama(run / "model.gguf")
     assert fields["general.architecture"] == "llama"
     for name, weights in model.state_dict().items():
@@ -241,7 +254,7 @@ def choose(
 
     def score_watched(policy: Any) -> dict[str, float]:
         asked.append(("watched", policy))
-        return {"other": watched(policy.split(":")[1], engine.scale)}
+        return {"other": watched(policy.split("@")[0], engine.scale)}
 
     choice = select(
         engine,  # type: ignore[arg-type]
