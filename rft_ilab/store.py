@@ -176,8 +176,8 @@ class Run:
             if run.manifest.get("identity") != manifest["identity"]:
                 changed = sorted(
                     k
-                    for k in manifest["identity"]
-                    if run.manifest.get("identity", {}).get(k) != manifest["identity"][k]
+                    for k in {*manifest["identity"], *run.manifest.get("identity", {})}
+                    if run.manifest.get("identity", {}).get(k) != manifest["identity"].get(k)
                 )
                 raise RunError(
                     f"this run was started with other settings ({', '.join(changed) or 'unknown'})",

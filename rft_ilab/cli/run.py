@@ -19,6 +19,7 @@ from rft_ilab.cli.outcome import conclude
     options.endpoint_option,
     options.target_option,
     options.training_options,
+    options.control_option,
 )
 @click.pass_context
 @handled
@@ -29,6 +30,7 @@ def run(
     model: Path | None,
     endpoint: str | None,
     targets: tuple[str, ...],
+    control: str | None,
     **train: float | None,
 ) -> None:
     """Do all of it: verified data, training, gate and report.
@@ -40,8 +42,8 @@ def run(
     """
     from rft_ilab import pipeline
 
-    directory = options.startable_run(ctx, run_name)
+    directory = options.startable_run(ctx, run_name, control)
     request = options.request_for(
-        taxonomy_path, directory, model=model, endpoint=endpoint, targets=targets, train=train
+        taxonomy_path, directory, model=model, endpoint=endpoint, targets=targets, control=control, train=train
     )
     conclude(ctx, directory, pipeline.run_all(request, console=options.progress()))

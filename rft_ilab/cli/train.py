@@ -18,6 +18,7 @@ from rft_ilab.cli.failures import handled
     options.endpoint_option,
     options.target_option,
     options.training_options,
+    options.control_option,
 )
 @click.pass_context
 @handled
@@ -28,6 +29,7 @@ def rft(
     model: Path | None,
     endpoint: str | None,
     targets: tuple[str, ...],
+    control: str | None,
     **train: float | None,
 ) -> None:
     """Tune a model on what its graders reward.
@@ -38,6 +40,8 @@ def rft(
     """
     from rft_ilab import pipeline
 
-    run = options.startable_run(ctx, run_name)
-    request = options.request_for(taxonomy_path, run, model=model, endpoint=endpoint, targets=targets, train=train)
+    run = options.startable_run(ctx, run_name, control)
+    request = options.request_for(
+        taxonomy_path, run, model=model, endpoint=endpoint, targets=targets, control=control, train=train
+    )
     click.echo(pipeline.train(request, console=options.progress()))

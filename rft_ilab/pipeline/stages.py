@@ -35,6 +35,11 @@ def train(request: Request, *, console: Console) -> Path:
     if run.done("rl"):
         screen.say("training: this run is trained already")
         return run.path("model")
+    if request.control:
+        screen.say(
+            f"CONTROL RUN ({request.control}): GRPO's reward is replaced and says nothing of right and wrong; "
+            "no guidance by references. All else is as in the real run."
+        )
     lessons = _lessons(data_stage(space, run, screen), space.targets)
     targets = [
         Environment.of(e.skill, [*clean_tasks(space, e), *further_tasks(run, e)], e.grader, e.settings)
@@ -50,7 +55,16 @@ def train(request: Request, *, console: Console) -> Path:
     from rft_ilab.rl.stage import RLStage
 
     with run.stage("rl") as facts:
-        stage = RLStage(run.directory, targets, space.watched, settings, space.cache, screen.say, screen.training_step)
+        stage = RLStage(
+            run.directory,
+            targets,
+            space.watched,
+            settings,
+            space.cache,
+            screen.say,
+            screen.training_step,
+            request.control,
+        )
         margins = {e.skill.name: space.margin(e) for e in space.watched}
         facts |= stage.run(space.model_directory, lessons, margins)
     return run.path("model")

@@ -271,6 +271,12 @@ class RunReport:
     damaged: tuple[str, ...] = ()
 
     @property
+    def control(self) -> str:
+        """Which control arm this is; empty for a real run."""
+        value = self.manifest.get("control")
+        return value if isinstance(value, str) else ""
+
+    @property
     def wall_s(self) -> float:
         """Seconds of wall time, summed over the finished stages."""
         return sum(stage.wall_s for stage in self.stages)

@@ -11,14 +11,15 @@ from rft_ilab.report.data import Change, GateResult, RunReport, Selection, Targe
 def json_summary(report: RunReport) -> dict[str, Any]:
     """The result of a run; intervals belong to the paired difference after - before.
 
-    ``greedy.before`` is the better of the base model without and with demonstrations. ``sampled``,
-    ``macro`` and ``majority`` are null where the gate did not measure them. ``wall_s`` and ``cpu_s``
-    are sums over the finished stages. ``selection.frontier`` has validation accuracies by adapter scale.
-    Raises RunError if the run has no verdict.
+    ``greedy.before`` is the better of the base model without and with demonstrations. ``sampled``, ``macro`` and
+    ``majority`` are null where the gate did not measure them, ``control`` where the run is no control arm.
+    ``selection.frontier`` has validation accuracies by adapter scale. ``wall_s`` and ``cpu_s`` are sums over the
+    finished stages. Raises RunError if the run has no verdict.
     """
     gate = verdict_of(report)
     return {
         "verdict": gate.outcome,
+        "control": report.control or None,
         "targets": [_target(target) for target in gate.targets],
         "watched": [
             {"skill": w.skill, "n": w.n, "delta": w.greedy.delta, "ci": list(w.greedy.ci), "outcome": w.outcome}

@@ -27,6 +27,8 @@ def print_summary(report: RunReport, console: Console, html: Path | None = None)
     A run without a verdict gets one line that says so, and its cost so far.
     """
     page = html or report.directory / "report.html"
+    if report.control:
+        console.print(Text(wording.one_line(wording.control_sentence(report.control)), style="bold yellow"))
     if report.gate is None:
         console.print(Text(wording.NO_VERDICT, style="yellow"))
     else:

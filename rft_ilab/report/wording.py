@@ -19,6 +19,21 @@ OUTCOME_WORDS = {
 NO_VERDICT = "No verdict yet: the gate has not judged this run. Finish it with: ilab model regress"
 
 
+CONTROL_WORDS = {
+    "random-reward": "GRPO was rewarded by chance",
+    "format-only": "GRPO was rewarded for every answer that the grader could read, right or wrong",
+}
+
+
+def control_sentence(control: str) -> str:
+    """
+    >>> control_sentence("random-reward")
+    'CONTROL RUN (random-reward): GRPO was rewarded by chance. Not a model to use; it shows what a real gain must beat.'
+    """
+    what = CONTROL_WORDS.get(control, "GRPO was rewarded by something else than the grader")
+    return f"CONTROL RUN ({control}): {what}. Not a model to use; it shows what a real gain must beat."
+
+
 def visible(text: str) -> str:
     r"""Name every control, format, separator and surrogate character instead of emitting it.
 

@@ -19,6 +19,7 @@ from rft_ilab.policy.local.model import LoadedModel, load_model
 from rft_ilab.policy.local.sampler import LocalPolicy
 from rft_ilab.rl.attribution import State, attribute, attribution_line
 from rft_ilab.rl.checkpoint import load_adapter, load_checkpoint, save_adapter, save_checkpoint
+from rft_ilab.rl.controls import control_environment, refuse_without_format
 from rft_ilab.rl.curriculum import draw_tasks
 from rft_ilab.rl.engine import Engine
 from rft_ilab.rl.evaluate import accuracy_of, greedy_answers, refuse_errors, sample_and_grade
@@ -41,7 +42,10 @@ WATCHED_VAL_TASKS = 60
 
 
 class RLStage:
-    """One run of the stage. ``say`` gets one line a milestone, ``tick`` one row an optimiser step."""
+    """One run of the stage. ``say`` gets one line a milestone, ``tick`` one row an optimiser step.
+
+    ``control`` names a control arm (:mod:`rft_ilab.rl.controls`), whose GRPO is rewarded by something else.
+    """
 
     def __init__(
         self,
@@ -52,9 +56,12 @@ class RLStage:
         cache: Cache,
         say: Callable[[str], None],
         tick: Callable[[dict[str, Any]], None],
+        control: str = "",
     ) -> None:
         self.directory = directory
-        self.targets, self.watched, self.settings = targets, watched, settings
+        self.targets, self.watched, self.control = targets, watched, control
+        # References are right answers, which a control arm must not learn from during GRPO.
+        self.settings = replace(settings, guidance=0.0) if control else settings
         self.cache, self.say, self.tick = cache, say, tick
         self.log = directory / "rl"
         self.candidates: list[Candidate] = []
@@ -68,6 +75,9 @@ class RLStage:
         there is nothing to learn from, GraderError when too many grades are errors, KeyboardInterrupt after
         saving when the user stops it.
         """
+        if self.control == "format-only":
+            for e in self.targets:
+                refuse_without_format(e)
         loaded = load_model(model)
         engine = Engine(loaded, self.settings)
         progress = self._resume(engine)
@@ -120,7 +130,7 @@ class RLStage:
         def after_step(row: dict[str, Any]) -> bool:
             nonlocal idle
             idle = idle + 1 if row["signal_groups"] <= 1 else 0
-            if progress.step == 1:
+            if progress.step == 1 and not self.control:
                 row["expected_signal"] = self._compare_with_prediction(row)
             if progress.step % self.settings.val_every == 0 and progress.step < self.settings.steps:
                 row["val"] = self._score_candidate(engine, progress)
@@ -132,8 +142,16 @@ class RLStage:
                 raise KeyboardInterrupt
             return idle >= 3
 
-        train_grpo(engine, self.targets, self.settings, progress, self.log, after_step=after_step)
+        train_grpo(engine, self._rewarded(), self.settings, progress, self.log, after_step=after_step)
         return idle >= 3
+
+    def _rewarded(self) -> Sequence[Environment]:
+        """The targets as GRPO sees them: with another reward in a control arm."""
+        if not self.control:
+            return self.targets
+        means = {row["skill"]: row["mean_reward"] for row in read_json(self.log / "signal.json")}
+        seed = self.settings.seed
+        return [control_environment(e, self.control, means[e.skill.name], seed) for e in self.targets]
 
     def _save(self, engine: Engine, progress: Progress) -> None:
         facts = {
@@ -213,7 +231,9 @@ class RLStage:
             # These groups are as large as training's: what carries signal can be counted, partial credit and all.
             rewards_NG = [[None if r.grade.error else r.grade.reward for r in g] for g in groups]
             carry = sum(has_signal(group_advantages(rewards_G)) for rewards_G in rewards_NG)
-            found.append(replace(measured, expected_mixed=carry / max(1, measured.tasks)))
+            rewards = [r for rewards_G in rewards_NG for r in rewards_G if r is not None]
+            mean = sum(rewards) / len(rewards) if rewards else None
+            found.append(replace(measured, expected_mixed=carry / max(1, measured.tasks), mean_reward=mean))
         write_json(self.log / "signal.json", [s.as_dict() for s in found])
         for s in found:
             self.say(
