@@ -73,8 +73,10 @@ class Choice:
 
 
 def evaluations(candidates: Sequence[Candidate]) -> tuple[int, int]:
-    """At most how often :func:`select` asks for (target, watched skills): what it costs."""
-    return len(PARTIAL_SCALES), len(PARTIAL_SCALES) + len(_ranked(candidates))
+    """At most how often :func:`select` asks for (target, watched skills): what it costs. Half of it is usual."""
+    rivals = len(_ranked(candidates))
+    partial = len(PARTIAL_SCALES) * min(rivals, 2)
+    return partial, partial + rivals
 
 
 def select(
@@ -92,8 +94,8 @@ def select(
     watched skill; ``allowed_loss`` is how much each may lose.
 
     The best checkpoint and those within ``CLOSE`` of it are checked at full scale, in order of score, until one loses
-    nothing. The frontier is measured of the one that :func:`best_of` takes from these (the best if it takes none),
-    and :func:`best_of` chooses from everything measured.
+    nothing. The frontier is measured of that one (of the best if each loses something), and :func:`best_of` chooses
+    from everything measured; if that is a rival at full scale, the frontier of the rival is measured, too.
     """
     base = replace(next(c for c in candidates if not c.file), scale=0.0, watched=base_watched)
     ranked = _ranked(candidates)
@@ -106,18 +108,19 @@ def select(
         tried.append(Candidate(candidate.name, candidate.file, *figures, scale, score_watched(policy)))
         return tried[-1]
 
+    leader = ranked[0]
     for candidate in ranked:
         if candidate.score > base.score and _largest_loss(measure(candidate, 1.0), base) <= 0:
+            leader = candidate
             break
-    first = best_of(tried, base, allowed_loss)
-    leader = next((c for c in ranked if c.name == first.name), ranked[0])
-    if not any(t.name == leader.name for t in tried):
-        measure(leader, 1.0)
-    for scale in PARTIAL_SCALES:
-        measure(leader, scale)
-    chosen = best_of(tried, base, allowed_loss)
+    frontiers: dict[str, list[Candidate]] = {}
+    while leader.name not in frontiers:
+        full = [t for t in tried if t.name == leader.name] or [measure(leader, 1.0)]
+        frontiers[leader.name] = full + [measure(leader, scale) for scale in PARTIAL_SCALES]
+        chosen = best_of(tried, base, allowed_loss)
+        leader = next((c for c in ranked if c.name == chosen.name), leader)
     use(engine, chosen, chosen.scale, directory)
-    return Choice(chosen, [*(t for t in tried if t.name == leader.name), base], tried)
+    return Choice(chosen, [*frontiers[leader.name], base], tried)
 
 
 def best_of(tried: Sequence[Candidate], base: Candidate, allowed_loss: dict[str, float]) -> Candidate:

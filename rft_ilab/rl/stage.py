@@ -285,8 +285,8 @@ class RLStage:
         target = sum(len(e.validation(self.settings.val_tasks)) for e in self.targets)
         watched = sum(len(e.validation(WATCHED_VAL_TASKS)) for e in self.watched)
         self.say(
-            f"selection: the adapter at scales 1 to 0, at most {on_target} x {target} validation tasks of the target "
-            f"and {on_watched} x {watched} of watched skills ({on_target * target + on_watched * watched:,} answers)"
+            f"selection: adapters at scales 1 to 0, at most {on_target * target + on_watched * watched:,} answers "
+            f"({on_target} x {target} to validation tasks of the target, {on_watched} x {watched} of watched skills)"
         )
 
     def _attribute(self, engine: Engine, chosen: Candidate) -> None:

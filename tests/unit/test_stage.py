@@ -315,6 +315,22 @@ def test_forgetting_less_decides_between_close_checkpoints_only(rival: float, ex
     assert choice.frontier[0].name == expected
 
 
+def test_the_best_checkpoint_is_scaled_down_before_a_rival_replaces_it(tmp_path: Path) -> None:
+    """Each loses something at full scale; the best too much, its rival no more than it may."""
+    watched = {("step-10", 1.0): 0.8, ("step-10", 0.75): 0.9}
+    target = {0.75: 0.86, 0.5: 0.6, 0.25: 0.3}
+    for allowed, expected in ((0.05, ("step-10", 0.75)), (0.01, ("step-10", 0.75))):
+        choice, _, asked = choose(
+            tmp_path, {"sft": 0.87, "step-10": 0.9}, target, lambda *at: watched.get(at, 0.87), allowed
+        )
+        assert (choice.chosen.name, choice.chosen.scale) == expected and len(asked) == 2 + 6
+    # Scaled down it loses too much on the target: the rival wins, and its frontier is measured, too.
+    target = {0.75: 0.4, 0.5: 0.3, 0.25: 0.2}
+    choice, _, asked = choose(tmp_path, {"sft": 0.87, "step-10": 0.9}, target, lambda *at: watched.get(at, 0.87))
+    assert (choice.chosen.name, choice.chosen.scale) == ("sft", 1.0)
+    assert choice.frontier[0].name == "sft" and len(asked) == 2 + 6 + 6
+
+
 def test_of_equals_the_one_closer_to_the_base_is_chosen(tmp_path: Path) -> None:
     target = {0.75: 0.9, 0.5: 0.9, 0.25: 0.4}
     choice, _, _ = choose(tmp_path, {"sft": 0.9}, target, lambda name, scale: 0.9)
