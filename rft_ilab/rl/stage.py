@@ -328,7 +328,10 @@ class RLStage:
         save_merged(engine, self.directory / "model")
         merged: LoadedModel = load_model(self.directory / "model")
         facts: dict[str, Any] = {"model_digest": merged.digest}
-        if merged.model.config.model_type == "llama":
+        if self.control:
+            # Not a model to use; and answers as undecided as chance leaves them seldom survive F16.
+            self.say("no GGUF of a control run")
+        elif merged.model.config.model_type == "llama":
             target = self.targets[0]
             prompts = [build_prompt(target.skill, t, 0) for t in target.validation(GGUF_PROMPTS)]
             facts["gguf"] = save_gguf(merged, prompts, target.settings.max_tokens, self.directory / "model.gguf")

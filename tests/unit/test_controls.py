@@ -129,6 +129,7 @@ def test_only_the_reward_of_grpo_differs_from_the_real_run(tmp_path: Path) -> No
     assert all(r["reason"].startswith("control random-reward: ") for r in rows)
     steps = [r for r in read_jsonl(control / "steps.jsonl") if r["stage"] == "grpo"]
     assert [r["guided"] for r in steps] == [0, 0] and "expected_signal" not in steps[0]
+    assert (real.parent / "model.gguf").exists() and not (control.parent / "model.gguf").exists()
     # Validation asks the real grader: is there an e (or an o) in the answer?
     reference = {t.id: t.reference for t in target.tasks}
     for answer in load_answers(control, "step-2@1").values():
