@@ -11,6 +11,8 @@ A run directory is the interface between stages (and the only one)::
     rl/steps.jsonl       one line an optimiser step (stage sft or grpo)
     rl/rollouts.jsonl    every rollout of training, with its grade
     rl/selection.json    validation accuracy of every checkpoint, and the chosen one
+    rl/validation/       greedy answers of every scored candidate to the target's validation tasks
+    rl/attribution.json  what base, warm start and GRPO each did to these answers
     rl/checkpoint/       the newest resumable state
     rl/tensorboard/      the same steps as event files; rl/trackers/ says what each tracker was sent
     adapter/ model/ model.gguf    the result
@@ -175,8 +177,8 @@ class Run:
             if run.manifest.get("identity") != manifest["identity"]:
                 changed = sorted(
                     k
-                    for k in manifest["identity"]
-                    if run.manifest.get("identity", {}).get(k) != manifest["identity"][k]
+                    for k in {*manifest["identity"], *run.manifest.get("identity", {})}
+                    if run.manifest.get("identity", {}).get(k) != manifest["identity"].get(k)
                 )
                 raise RunError(
                     f"this run was started with other settings ({', '.join(changed) or 'unknown'})",

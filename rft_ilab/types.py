@@ -19,6 +19,9 @@ Tier = Literal["target", "critical", "supporting", "advisory"]
 Outcome = Literal["PASS", "FAIL", "INCONCLUSIVE"]
 Stop = Literal["eos", "length"]
 
+# Arms of training whose reward knows nothing of right and wrong (rft_ilab/rl/controls.py).
+CONTROLS = ("random-reward", "format-only")
+
 EXIT_CODE: Mapping[Outcome, int] = {"PASS": 0, "FAIL": 1, "INCONCLUSIVE": 2}
 
 

@@ -17,6 +17,7 @@ from instructlab.clickext import ConfigOption
 from rft_ilab import config, store
 from rft_ilab.cli.failures import RESUME
 from rft_ilab.errors import RunError, SkillError
+from rft_ilab.types import CONTROLS
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -106,6 +107,14 @@ report_option = click.option(
     "[default: tensorboard]",
 )
 
+control_option = click.option(
+    "--control",
+    type=click.Choice(CONTROLS),
+    metavar="ARM",
+    help="Train a control arm: random-reward (GRPO is rewarded by chance) or format-only (for any answer that the "
+    "grader can read, right or wrong). Compare it with the real run: ilab rft compare-controls.",
+)
+
 
 def runs_directory() -> Path:
     """Where runs live that are given by name."""
@@ -128,9 +137,12 @@ def existing_run(value: str | None) -> Path:
     return directory
 
 
-def startable_run(ctx: click.Context, value: str | None) -> Path:
-    """The run to start or resume; remembers the command line that resumes it after an interruption."""
-    name = value or time.strftime("%Y-%m-%d_%H%M%S")
+def startable_run(ctx: click.Context, value: str | None, control: str | None = None) -> Path:
+    """The run to start or resume; remembers the command line that resumes it after an interruption.
+
+    A new run of a control arm has that in its name.
+    """
+    name = value or time.strftime("%Y-%m-%d_%H%M%S") + (f"-control-{control}" if control else "")
     again = ["ilab", *sys.argv[1:]] + ([] if value else ["--run", name])
     ctx.meta[RESUME] = shlex.join(again)
     return run_path(name)
@@ -164,6 +176,7 @@ def request_for(
     endpoint: str | None = None,
     endpoint_model: str | None = None,
     targets: tuple[str, ...] = (),
+    control: str | None = None,
     concurrency: int = CONCURRENCY,
     timeout_s: float = TIMEOUT_S,
     **tables: Mapping[str, Any],
@@ -181,6 +194,7 @@ def request_for(
         concurrency=concurrency,
         timeout_s=timeout_s,
         targets=targets,
+        control=control or "",
     )
 
 

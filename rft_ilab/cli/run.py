@@ -20,6 +20,7 @@ from rft_ilab.cli.outcome import conclude
     options.target_option,
     options.training_options,
     options.report_option,
+    options.control_option,
 )
 @click.pass_context
 @handled
@@ -31,6 +32,7 @@ def run(
     endpoint: str | None,
     targets: tuple[str, ...],
     report_to: str | None,
+    control: str | None,
     **train: float | None,
 ) -> None:
     """Do all of it: verified data, training, gate and report.
@@ -42,13 +44,14 @@ def run(
     """
     from rft_ilab import pipeline
 
-    directory = options.startable_run(ctx, run_name)
+    directory = options.startable_run(ctx, run_name, control)
     request = options.request_for(
         taxonomy_path,
         directory,
         model=model,
         endpoint=endpoint,
         targets=targets,
+        control=control,
         train=train,
         tracking={"report_to": report_to},
     )

@@ -19,6 +19,7 @@ from rft_ilab.cli.failures import handled
     options.target_option,
     options.training_options,
     options.report_option,
+    options.control_option,
 )
 @click.pass_context
 @handled
@@ -30,6 +31,7 @@ def rft(
     endpoint: str | None,
     targets: tuple[str, ...],
     report_to: str | None,
+    control: str | None,
     **train: float | None,
 ) -> None:
     """Tune a model on what its graders reward.
@@ -40,13 +42,14 @@ def rft(
     """
     from rft_ilab import pipeline
 
-    run = options.startable_run(ctx, run_name)
+    run = options.startable_run(ctx, run_name, control)
     request = options.request_for(
         taxonomy_path,
         run,
         model=model,
         endpoint=endpoint,
         targets=targets,
+        control=control,
         train=train,
         tracking={"report_to": report_to},
     )

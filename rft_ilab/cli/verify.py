@@ -83,7 +83,6 @@ def verify(
         return
     run = options.startable_run(ctx, run_name)
     further = {"generated": generated, "paraphrases": paraphrases, "questions": questions}
-    tables = {"train": {"seed": seed}, "data": {"tasks": tasks, "samples": samples, **further}}
     request = options.request_for(
         taxonomy_path,
         run,
@@ -93,6 +92,7 @@ def verify(
         targets=targets,
         concurrency=concurrency,
         timeout_s=timeout_s,
-        **tables,
+        train={"seed": seed},
+        data={"tasks": tasks, "samples": samples, **further},
     )
     click.echo(pipeline.verify_data(request, console=options.progress()))

@@ -32,7 +32,8 @@ VERSIONED = ("torch", "transformers", "peft", "instructlab")
 class Request:
     """One command's wishes. ``model`` None is the embedded model; ``endpoint`` samples the verified data
     (``endpoint_model``, else the first model listed there), with at most ``concurrency`` calls at a time, each given
-    ``timeout_s`` seconds; ``targets`` empty means the skills of tier target.
+    ``timeout_s`` seconds; ``targets`` empty means the skills of tier target; ``control`` is one of ``types.CONTROLS``
+    where GRPO's reward is to be replaced.
     """
 
     taxonomy: Path
@@ -44,6 +45,7 @@ class Request:
     concurrency: int = 16
     timeout_s: float = 120.0
     targets: tuple[str, ...] = ()
+    control: str = ""
 
 
 class Workspace:
@@ -118,8 +120,11 @@ class Workspace:
             "train": settings["train"],
             "skills": {e.skill.name: _identity(e) for e in self.environments},
         }
+        # Only where there is one: runs from before there were controls are resumed, too.
+        control = {"control": self.request.control} if self.request.control else {}
         manifest: dict[str, Any] = {
-            "identity": identity,
+            **control,
+            "identity": identity | control,
             "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
             "versions": {"rft_ilab": __version__, "python": platform.python_version(), **_versions()},
             "skills": {

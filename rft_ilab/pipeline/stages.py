@@ -42,6 +42,11 @@ def train(request: Request, *, console: Console) -> Path:
         return run.path("model")
     report_to = space.settings.tracking.report_to
     check_trackers(report_to)
+    if request.control:
+        screen.say(
+            f"CONTROL RUN ({request.control}): GRPO's reward is replaced and says nothing of right and wrong; "
+            "no guidance by references. All else is as in the real run."
+        )
     lessons = _lessons(data_stage(space, run, screen), space.targets)
     targets = [
         Environment.of(e.skill, [*clean_tasks(space, e), *further_tasks(run, e)], e.grader, e.settings)
@@ -71,7 +76,9 @@ def train(request: Request, *, console: Console) -> Path:
             show(row)
             track(row)
 
-        stage = RLStage(run.directory, targets, space.watched, settings, space.cache, screen.say, tick)
+        stage = RLStage(
+            run.directory, targets, space.watched, settings, space.cache, screen.say, tick, request.control
+        )
         margins = {e.skill.name: space.margin(e) for e in space.watched}
         facts |= stage.run(space.model_directory, lessons, margins)
     return run.path("model")

@@ -143,7 +143,7 @@ def line_chart(
                 for x, y in s.points
             ]
         else:
-            parts.append(_line(s, x_scale, y_scale, height))
+            parts.append(polyline(s.points, s.style, x_scale, y_scale, height))
     desc = ". ".join(_in_words(s, show) for s in drawn)
     return drawing(*parts, title=title, desc=desc, key=key, height=height, class_="plot chart")
 
@@ -153,9 +153,9 @@ def _in_words(s: Series, show: Callable[[float], str]) -> str:
     return f"{s.name}: from {show(y0)} at step {x0:g} to {show(y1)} at step {x1:g}"
 
 
-def _line(s: Series, x_scale: Scale, y_scale: Scale, height: int) -> Markup:
-    """A polyline in a stretched inner frame, as ``points`` takes no percent; its stroke is not stretched."""
-    points = " ".join(f"{1000 * x_scale.fraction(x):.1f},{y_scale.down(y, height):.1f}" for x, y in thin(s.points))
-    line = tag("polyline", points=points, class_=f"line {s.style}", vector_effect="non-scaling-stroke")
+def polyline(line: Points, style: str, x_scale: Scale, y_scale: Scale, height: int) -> Markup:
+    """A line in a stretched inner frame, as ``points`` takes no percent; its stroke is not stretched."""
+    points = " ".join(f"{1000 * x_scale.fraction(x):.1f},{y_scale.down(y, height):.1f}" for x, y in thin(line))
+    drawn = tag("polyline", points=points, class_=f"line {style}", vector_effect="non-scaling-stroke")
     box = f"0 0 1000 {height}"
-    return tag("svg", line, viewBox=box, preserveAspectRatio="none", width="100%", height=height, class_="frame")
+    return tag("svg", drawn, viewBox=box, preserveAspectRatio="none", width="100%", height=height, class_="frame")

@@ -124,7 +124,11 @@ class Step:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Checkpoint:
+    """Validation accuracy of weights; ``scale`` is that of the adapter, ``score`` what selection maximises."""
+
     name: str
+    scale: float | None
+    score: float | None
     val: float | None
     macro: float | None
     watched: Mapping[str, float] = field(hash=False)
@@ -132,8 +136,53 @@ class Checkpoint:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Selection:
+    """``frontier`` is one checkpoint at several adapter scales, smallest first; empty in older runs.
+
+    ``allowed_loss`` is how much each watched skill may lose on validation, as a fraction of 1.
+    """
+
     candidates: tuple[Checkpoint, ...]
     chosen: str
+    scale: float | None
+    frontier: tuple[Checkpoint, ...]
+    allowed_loss: Mapping[str, float] = field(hash=False)
+
+    @property
+    def point(self) -> Checkpoint | None:
+        """The chosen point of the frontier."""
+        return next((c for c in self.frontier if c.scale == self.scale), None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class State:
+    """A model on the target's validation tasks; ``weights`` is empty for the base with demonstrations."""
+
+    name: str
+    weights: str
+    accuracy: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Transition:
+    """From one model to a later one: net ``gain``, flipped answers, and KL(later || earlier) in nats per token."""
+
+    before: str
+    after: str
+    compared: int
+    gain: float | None
+    fixed: int
+    broken: int
+    kl: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attribution:
+    """What base, warm start and GRPO each did to one skill, on ``tasks`` validation tasks."""
+
+    skill: str
+    tasks: int
+    states: tuple[State, ...]
+    transitions: tuple[Transition, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -212,6 +261,7 @@ class RunReport:
     gate: GateResult | None
     steps: tuple[Step, ...]
     selection: Selection | None
+    attribution: tuple[Attribution, ...]
     signals: tuple[Signal, ...]
     ledger: Ledger | None
     rollouts: Rollouts | None
@@ -219,6 +269,12 @@ class RunReport:
     peak_rss_mb: int | None
     manifest: Mapping[str, Any] = field(hash=False)
     damaged: tuple[str, ...] = ()
+
+    @property
+    def control(self) -> str:
+        """Which control arm this is; empty for a real run."""
+        value = self.manifest.get("control")
+        return value if isinstance(value, str) else ""
 
     @property
     def wall_s(self) -> float:

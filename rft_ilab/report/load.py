@@ -14,13 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from rft_ilab.errors import RunError
+from rft_ilab.report.chosen import parse_attribution, parse_selection
 from rft_ilab.report.data import (
-    Checkpoint,
     Ledger,
     LedgerExample,
     Rollouts,
     RunReport,
-    Selection,
     Signal,
     StageCost,
     Step,
@@ -53,7 +52,8 @@ def load_run(directory: Path, *, require_verdict: bool = True) -> RunReport:
         directory=directory,
         gate=parse_verdict(read_json(verdict), verdict) if verdict.exists() else None,
         steps=_steps(directory / "rl" / "steps.jsonl", damaged),
-        selection=_selection(directory / "rl" / "selection.json"),
+        selection=parse_selection(directory / "rl" / "selection.json"),
+        attribution=parse_attribution(directory / "rl" / "attribution.json"),
         signals=_signals(directory / "rl" / "signal.json"),
         ledger=_ledger(directory / "data" / "ledger.jsonl", damaged),
         rollouts=_rollouts(directory / "rl" / "rollouts.jsonl", damaged),
@@ -113,22 +113,6 @@ def _steps(path: Path, damaged: list[str]) -> tuple[Step, ...]:
             number = int(values.pop("step"))
             found[stage, number] = Step(stage=stage, step=number, values=values, val=finite_numbers(row.get("val")))
     return tuple(sorted(found.values(), key=lambda step: (step.stage != "sft", step.step)))
-
-
-def _selection(path: Path) -> Selection | None:
-    if not path.exists():
-        return None
-    fields = Fields(read_json(path), path)
-    candidates = tuple(
-        Checkpoint(
-            name=row.text("name"),
-            val=row.maybe_number("val"),
-            macro=row.maybe_number("macro"),
-            watched=finite_numbers(row.raw.get("watched")),
-        )
-        for row in fields.objects("candidates")
-    )
-    return Selection(candidates=candidates, chosen=fields.text("chosen", ""))
 
 
 def _signals(path: Path) -> tuple[Signal, ...]:

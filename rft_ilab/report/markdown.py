@@ -15,9 +15,11 @@ def markdown_summary(report: RunReport) -> str:
     Texts that come from skills or models are escaped: no markup, no HTML, no mentions.
     """
     gate = report.gate
+    control = f"**{escape(wording.control_sentence(report.control))}**\n\n" if report.control else ""
     if gate is None:
-        return f"## No verdict yet\n\n{escape(wording.NO_VERDICT)}\n\nCost so far: {wording.cost_sentence(report)}.\n"
-    lines = [f"## {gate.outcome}: {wording.OUTCOME_WORDS[gate.outcome]}", ""]
+        cost = f"Cost so far: {wording.cost_sentence(report)}."
+        return f"{control}## No verdict yet\n\n{escape(wording.NO_VERDICT)}\n\n{cost}\n"
+    lines = [f"{control}## {gate.outcome}: {wording.OUTCOME_WORDS[gate.outcome]}", ""]
     lines += [f"- {escape(wording.target_sentence(target))}" for target in gate.targets]
     lines.append(f"- {escape(wording.watched_sentence(gate))}")
     lines += [f"- {escape(reason)}" for reason in gate.reasons]

@@ -15,6 +15,7 @@ from rich.text import Text
 
 from rft_ilab.report import wording
 from rft_ilab.report.data import GateResult, RunReport
+from rft_ilab.report.frontier import chosen_sentence
 
 STYLES = {"PASS": "green", "FAIL": "red", "INCONCLUSIVE": "yellow"}
 WIDE = 100  # from this many columns on, skills are named in full
@@ -26,6 +27,8 @@ def print_summary(report: RunReport, console: Console, html: Path | None = None)
     A run without a verdict gets one line that says so, and its cost so far.
     """
     page = html or report.directory / "report.html"
+    if report.control:
+        console.print(Text(wording.one_line(wording.control_sentence(report.control)), style="bold yellow"))
     if report.gate is None:
         console.print(Text(wording.NO_VERDICT, style="yellow"))
     else:
@@ -34,6 +37,10 @@ def print_summary(report: RunReport, console: Console, html: Path | None = None)
         fits = console.measure(roomy, options=console.options.update_width(4 * WIDE)).maximum <= console.width
         console.print(roomy if fits else _table(report.gate, full_names=False, gap=0))
         console.print(Text(f"Differences in points of greedy accuracy, {wording.level(report.gate)} intervals."))
+    if report.selection and (sentence := chosen_sentence(report.selection)):
+        console.print(Text(f"Chosen: {wording.one_line(sentence)}."))
+    for entry in report.attribution:
+        console.print(Text(f"Stages: {wording.one_line(wording.stages_sentence(entry))}."))
     for note in report.damaged:
         console.print(Text(f"Note: {note}.", style="yellow"))
     console.print(Text(f"Cost:   {wording.cost_sentence(report)}"))

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
+from rft_ilab.report import frontier
 from rft_ilab.report.charts import Series, line_chart, share_bar
-from rft_ilab.report.data import Rollouts, RunReport, Selection, Signal, Step
+from rft_ilab.report.data import Attribution, Rollouts, RunReport, Selection, Signal, Step
 from rft_ilab.report.svg import Scale
 from rft_ilab.report.wording import percent
 
@@ -51,6 +52,8 @@ class Training:
     steps: int
     selection: Selection | None
     watched: Sequence[str]
+    frontier: frontier.Frontier | None
+    attribution: Sequence[Attribution]
     signals: Sequence[SignalView]
     first_step: str
     rollouts: Rollouts | None
@@ -74,6 +77,8 @@ def build(report: RunReport) -> Training:
         steps=len(grpo),
         selection=selection,
         watched=sorted({name for c in selection.candidates for name in c.watched}) if selection else (),
+        frontier=frontier.build(selection),
+        attribution=report.attribution,
         signals=[_signal(signal, i) for i, signal in enumerate(report.signals)],
         first_step=_first_step(grpo),
         rollouts=report.rollouts,

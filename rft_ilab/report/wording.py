@@ -9,7 +9,7 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Sequence
 
-from rft_ilab.report.data import Change, Flip, GateResult, Interval, RunReport, TargetResult, WatchedResult
+from rft_ilab.report.data import Attribution, Change, Flip, GateResult, Interval, RunReport, TargetResult, WatchedResult
 
 OUTCOME_WORDS = {
     "PASS": "The target improved and no watched skill fell below its margin.",
@@ -17,6 +17,21 @@ OUTCOME_WORDS = {
     "INCONCLUSIVE": "The evidence does not decide; the reasons below say what is missing.",
 }
 NO_VERDICT = "No verdict yet: the gate has not judged this run. Finish it with: ilab model regress"
+
+
+CONTROL_WORDS = {
+    "random-reward": "GRPO was rewarded by chance",
+    "format-only": "GRPO was rewarded for every answer that the grader could read, right or wrong",
+}
+
+
+def control_sentence(control: str) -> str:
+    """
+    >>> control_sentence("random-reward")
+    'CONTROL RUN (random-reward): GRPO was rewarded by chance. Not a model to use; it shows what a real gain must beat.'
+    """
+    what = CONTROL_WORDS.get(control, "GRPO was rewarded by something else than the grader")
+    return f"CONTROL RUN ({control}): {what}. Not a model to use; it shows what a real gain must beat."
 
 
 def visible(text: str) -> str:
@@ -174,6 +189,13 @@ def ungraded_sentence(gate: GateResult) -> str:
     return "Not graded (grader errors, counted neither right nor wrong): " + (
         ", ".join(f"{skill} {n}" for skill, n in found) + "." if found else "none."
     )
+
+
+def stages_sentence(entry: Attribution) -> str:
+    """Accuracy after each stage on validation, and what the last stage did to single answers."""
+    parts = [f"{state.name} {percent(state.accuracy)}" for state in entry.states if state.weights]
+    last = next((t for t in entry.transitions if t.after == "chosen"), None)
+    return " -> ".join(parts) + (f" ({last.fixed} fixed, {last.broken} broken)" if last else "")
 
 
 def cost_sentence(report: RunReport) -> str:

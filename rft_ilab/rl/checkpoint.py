@@ -36,6 +36,11 @@ def load_adapter(path: Path) -> dict[str, torch.Tensor]:
         raise RunError(f"adapter cannot be read: {error}", where=path, fix="remove the run and start again") from error
 
 
+def scaled(weights: Mapping[str, torch.Tensor], scale: float) -> dict[str, torch.Tensor]:
+    """Adapter weights with ``scale`` folded into the B matrices."""
+    return {n: w * scale if "lora_B" in n else w for n, w in weights.items()}
+
+
 def save_checkpoint(engine: Engine, directory: Path, facts: Mapping[str, Any]) -> None:
     """Save adapter, optimiser and ``facts`` (JSON, with a ``step``) below ``directory``; keep the newest only."""
     fresh = directory / f"step-{facts['step']:05d}"

@@ -106,7 +106,7 @@ class Engine:
         self.refresh_sampler()
         stats = PassStats(tokens=sum(len(s.completion_ids) for s in sequences))
         # Neighbours in lexical order share most.
-        ordered = sorted(sequences, key=lambda s: (s.prompt_ids, s.completion_ids))
+        ordered = sorted(sequences, key=_tokens)
         for part in _micro_batches(parallel.stretch(ordered)):
             self._forward_backward(part, stats, measure_kl or self.settings.kl_weight > 0, entropy_weight)
         return _added_up(stats, sorted({s.skill for s in sequences}))
@@ -155,15 +155,23 @@ class Engine:
             _add_kl(stats, sequences, trie, pairs.nodes, found.kl_R)
 
     @torch.no_grad()
-    def score(self, prompt_ids: Sequence[int], completion_ids: Sequence[int]) -> list[float]:
-        """Log-probabilities (T,) of a completion's tokens under the running weights, in nats."""
-        trie = build_trie([[*prompt_ids, *completion_ids[:-1]]])
-        hidden_ND = hidden_states(self.loaded.model, trie.token_ids_N, trie.depth_N, TriePlan(trie, self.loaded.model))
-        rows_T = torch.arange(len(completion_ids), device=hidden_ND.device)
-        tokens_T = torch.tensor(list(completion_ids), device=hidden_ND.device)
-        found, _ = predict(self.loaded.model, hidden_ND[len(prompt_ids) - 1 :], rows_T, tokens_T)
-        logprobs_T: list[float] = found.logprob_K.tolist()
-        return logprobs_T
+    def score(self, pairs: Sequence[tuple[tuple[int, ...], tuple[int, ...]]]) -> list[tuple[float, ...]]:
+        """Log-probabilities (T,), in nats, of each (prompt, completion) under the weights of the last refresh."""
+        if self._merged is None:
+            self.refresh_sampler()
+        model = self.loaded.model
+        found: dict[tuple[tuple[int, ...], tuple[int, ...]], tuple[float, ...]] = {}
+        for part in _micro_batches(sorted({WeightedSequence(p, c, 0.0) for p, c in pairs if c}, key=_tokens)):
+            trie = build_trie([s.prompt_ids + s.completion_ids[:-1] for s in part])
+            asked = _pairs(part, trie, model.device)
+            hidden_RD = hidden_states(model, trie.token_ids_N, trie.depth_N, TriePlan(trie, model))[asked.nodes]
+            logprobs = predict(model, hidden_RD, asked.row_K, asked.token_K)[0].logprob_K.tolist()
+            keys = zip([asked.nodes[row] for row in asked.row_K.tolist()], asked.token_K.tolist(), strict=True)
+            known = dict(zip(keys, logprobs, strict=True))
+            for s, path in zip(part, trie.paths, strict=True):
+                nodes = path[len(s.prompt_ids) - 1 :].tolist()
+                found[_tokens(s)] = tuple(known[pair] for pair in zip(nodes, s.completion_ids, strict=True))
+        return [found[pair] if pair[1] else () for pair in pairs]
 
     def step(self, rate: float) -> float:
         """One optimiser step at learning rate ``rate``; returns the gradient norm before clipping.
@@ -201,6 +209,10 @@ class Engine:
         for name, parameter in self._named().items():
             parameter.copy_(weights[name])
         self._merged = None
+
+
+def _tokens(sequence: WeightedSequence) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    return sequence.prompt_ids, sequence.completion_ids
 
 
 def _micro_batches(ordered: Sequence[WeightedSequence]) -> list[list[WeightedSequence]]:

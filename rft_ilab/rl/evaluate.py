@@ -58,7 +58,7 @@ def refuse_errors(environment: Environment, groups: Sequence[Sequence[Graded]], 
         )
 
 
-def greedy_accuracy(
+def greedy_answers(
     policy: Policy,
     environment: Environment,
     tasks: Sequence[Task],
@@ -66,8 +66,8 @@ def greedy_accuracy(
     cache: Cache | None = None,
     *,
     max_error_share: float,
-) -> Accuracy:
-    """Greedy accuracy on ``tasks``; ungraded ones are counted apart. Raises GraderError if there are too many of them.
+) -> list[Graded]:
+    """The greedy answer to each of ``tasks``, graded. Raises GraderError if too many grades are errors.
 
     Give a ``cache`` only where ``policy.id`` names its weights (the untouched base, not a model in training).
     """
@@ -86,11 +86,16 @@ def greedy_accuracy(
             cache=cache,
         )
     refuse_errors(environment, groups, max_error_share)
+    return [graded for (graded,) in groups]
+
+
+def accuracy_of(environment: Environment, answers: Sequence[Graded]) -> Accuracy:
+    """Accuracy of one answer a task; ungraded ones are counted apart."""
     by_class: dict[str, list[bool]] = defaultdict(list)
-    for (graded,) in groups:
+    for graded in answers:
         if graded.grade.passed is not None:
             by_class[(environment.classes or {}).get(graded.task.id, "")].append(graded.grade.passed)
     passed = [p for group in by_class.values() for p in group]
     mean = sum(passed) / len(passed) if passed else 0.0
     macro = sum(sum(g) / len(g) for g in by_class.values()) / len(by_class) if by_class else 0.0
-    return Accuracy(mean, macro, len(groups) - len(passed))
+    return Accuracy(mean, macro, len(answers) - len(passed))

@@ -17,6 +17,7 @@ from rft_ilab.errors import PolicyError
 from rft_ilab.policy.local.gguf_file import write_llama
 from rft_ilab.policy.local.model import LoadedModel
 from rft_ilab.policy.local.sampler import LocalPolicy
+from rft_ilab.rl.checkpoint import scaled
 from rft_ilab.rl.engine import Engine
 from rft_ilab.rl.lora import TARGETS
 from rft_ilab.types import Prompt, Sampling
@@ -27,7 +28,7 @@ GGUF_AGREEMENT = 0.9
 
 def save_peft_adapter(engine: Engine, scale: float, directory: Path) -> None:
     """The adapter in PEFT's format, with ``scale`` folded into its B matrices."""
-    weights = {n: w * scale if "lora_B" in n else w for n, w in engine.adapter().items()}
+    weights = scaled(engine.adapter(), scale)
     settings = engine.settings
     config = LoraConfig(
         r=settings.lora_rank,

@@ -19,7 +19,8 @@ from rft_ilab.errors import SignalError
 class Signal:
     """pass@k on training tasks. Shares in [0, 1] of ``tasks``; errors are in none of them.
 
-    ``expected_mixed`` is the share of groups of ``group_size`` rollouts that will carry signal, as predicted here.
+    ``expected_mixed`` is the share of groups of ``group_size`` rollouts that will carry signal, as predicted here;
+    ``mean_reward`` that of the same rollouts, partial credit included.
     """
 
     skill: str
@@ -35,6 +36,7 @@ class Signal:
     expected_mixed: float
     group_size: int
     per_class: Mapping[str, float] | None
+    mean_reward: float | None = None
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)

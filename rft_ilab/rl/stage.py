@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 import signal as signals
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -17,18 +17,21 @@ from typing import Any
 from rft_ilab.config import TrainSettings
 from rft_ilab.policy.local.model import LoadedModel, load_model
 from rft_ilab.policy.local.sampler import LocalPolicy
+from rft_ilab.rl.attribution import State, attribute, attribution_line
 from rft_ilab.rl.checkpoint import load_adapter, load_checkpoint, save_adapter, save_checkpoint
+from rft_ilab.rl.controls import control_environment, refuse_without_format
 from rft_ilab.rl.curriculum import draw_tasks
 from rft_ilab.rl.engine import Engine
-from rft_ilab.rl.evaluate import Accuracy, greedy_accuracy, refuse_errors, sample_and_grade
+from rft_ilab.rl.evaluate import accuracy_of, greedy_answers, refuse_errors, sample_and_grade
 from rft_ilab.rl.export import save_gguf, save_merged, save_peft_adapter
 from rft_ilab.rl.grpo import Progress, train_grpo
 from rft_ilab.rl.lessons import Lesson
 from rft_ilab.rl.objective import group_advantages, has_signal
-from rft_ilab.rl.selection import Candidate, select
+from rft_ilab.rl.selection import Candidate, evaluations, select, use
 from rft_ilab.rl.signal import Signal, measure_signal, refuse_without_signal, surprise
+from rft_ilab.rl.validation import Answer, answers_path, load_answers, save_answers
 from rft_ilab.rl.warmstart import warm_start
-from rft_ilab.rollouts import Environment
+from rft_ilab.rollouts import Environment, Graded
 from rft_ilab.skills.tasks import build_prompt
 from rft_ilab.store import Cache, append_jsonl, read_json, read_jsonl, write_atomic, write_json
 from rft_ilab.types import Policy, Sampling
@@ -39,7 +42,10 @@ WATCHED_VAL_TASKS = 60
 
 
 class RLStage:
-    """One run of the stage. ``say`` gets one line a milestone, ``tick`` one row an optimiser step."""
+    """One run of the stage. ``say`` gets one line a milestone, ``tick`` one row an optimiser step.
+
+    ``control`` names a control arm (:mod:`rft_ilab.rl.controls`), whose GRPO is rewarded by something else.
+    """
 
     def __init__(
         self,
@@ -50,9 +56,12 @@ class RLStage:
         cache: Cache,
         say: Callable[[str], None],
         tick: Callable[[dict[str, Any]], None],
+        control: str = "",
     ) -> None:
         self.directory = directory
-        self.targets, self.watched, self.settings = targets, watched, settings
+        self.targets, self.watched, self.control = targets, watched, control
+        # References are right answers, which a control arm must not learn from during GRPO.
+        self.settings = replace(settings, guidance=0.0) if control else settings
         self.cache, self.say, self.tick = cache, say, tick
         self.log = directory / "rl"
         self.candidates: list[Candidate] = []
@@ -66,6 +75,9 @@ class RLStage:
         there is nothing to learn from, GraderError when too many grades are errors, KeyboardInterrupt after
         saving when the user stops it.
         """
+        if self.control == "format-only":
+            for e in self.targets:
+                refuse_without_format(e)
         loaded = load_model(model)
         engine = Engine(loaded, self.settings)
         progress = self._resume(engine)
@@ -78,6 +90,7 @@ class RLStage:
         self._score_candidate(engine, progress)
         chosen = self._select(engine, base_watched, margins)
         facts = self._export(engine, chosen)
+        self._attribute(engine, chosen)
         return {"steps": progress.step, "solved_early": solved, "chosen": chosen.as_dict(), **facts}
 
     def _resume(self, engine: Engine) -> Progress | None:
@@ -117,7 +130,7 @@ class RLStage:
         def after_step(row: dict[str, Any]) -> bool:
             nonlocal idle
             idle = idle + 1 if row["signal_groups"] <= 1 else 0
-            if progress.step == 1:
+            if progress.step == 1 and not self.control:
                 row["expected_signal"] = self._compare_with_prediction(row)
             if progress.step % self.settings.val_every == 0 and progress.step < self.settings.steps:
                 row["val"] = self._score_candidate(engine, progress)
@@ -129,8 +142,16 @@ class RLStage:
                 raise KeyboardInterrupt
             return idle >= 3
 
-        train_grpo(engine, self.targets, self.settings, progress, self.log, after_step=after_step)
+        train_grpo(engine, self._rewarded(), self.settings, progress, self.log, after_step=after_step)
         return idle >= 3
+
+    def _rewarded(self) -> Sequence[Environment]:
+        """The targets as GRPO sees them: with another reward in a control arm."""
+        if not self.control:
+            return self.targets
+        means = {row["skill"]: row["mean_reward"] for row in read_json(self.log / "signal.json")}
+        seed = self.settings.seed
+        return [control_environment(e, self.control, means[e.skill.name], seed) for e in self.targets]
 
     def _save(self, engine: Engine, progress: Progress) -> None:
         facts = {
@@ -142,32 +163,40 @@ class RLStage:
 
     # -- measuring on validation --------------------------------------------------------------------
 
-    def _target_accuracy(self, policy: Policy, cache: Cache | None = None) -> tuple[float, float, float]:
-        found = [self._accuracy(policy, e, self.settings.val_tasks, 0, cache) for e in self.targets]
+    def _target_accuracy(
+        self, policy: Policy, label: str = "", cache: Cache | None = None
+    ) -> tuple[float, float, float]:
+        """Score, accuracy and macro accuracy; the answers are kept under ``label`` (else the policy's id)."""
+        answers = [self._answers(policy, e, self.settings.val_tasks, 0, cache) for e in self.targets]
+        save_answers(self.log, label or policy.id, [graded for found in answers for graded in found])
+        found = [accuracy_of(e, own) for e, own in zip(self.targets, answers, strict=True)]
         n = len(found)
         return sum(a.score for a in found) / n, sum(a.mean for a in found) / n, sum(a.macro for a in found) / n
 
     def _watched_accuracy(self, policy: Policy, cache: Cache | None = None) -> dict[str, float]:
         return {
-            e.skill.name: self._accuracy(policy, e, WATCHED_VAL_TASKS, e.settings.demonstrations, cache).mean
+            e.skill.name: accuracy_of(
+                e, self._answers(policy, e, WATCHED_VAL_TASKS, e.settings.demonstrations, cache)
+            ).mean
             for e in self.watched
         }
 
-    def _accuracy(
+    def _answers(
         self, policy: Policy, e: Environment, count: int, demonstrations: int, cache: Cache | None
-    ) -> Accuracy:
+    ) -> list[Graded]:
         tasks, most = e.validation(count), self.settings.max_error_share
-        return greedy_accuracy(policy, e, tasks, demonstrations, cache, max_error_share=most)
+        return greedy_answers(policy, e, tasks, demonstrations, cache, max_error_share=most)
 
     def _add_candidate(self, engine: Engine, name: str, file: str | None) -> Candidate:
+        candidate = Candidate(name, file, 0.0, 0.0, 0.0, 1.0 if file else 0.0)
         if file:
             save_adapter(engine.adapter(), self.log / file)
-            score, val, macro = self._target_accuracy(engine.policy(name))
+            figures = self._target_accuracy(engine.policy(candidate.label))
         else:
-            score, val, macro = self._target_accuracy(LocalPolicy(engine.sampler), self.cache)
-        candidate = Candidate(name, file, score, val, macro)
+            figures = self._target_accuracy(LocalPolicy(engine.sampler), candidate.label, self.cache)
+        candidate.score, candidate.val, candidate.macro = figures
         self.candidates.append(candidate)
-        self.say(f"validation after {name}: {val:.1%} greedy, {macro:.1%} per class")
+        self.say(f"validation after {name}: {candidate.val:.1%} greedy, {candidate.macro:.1%} per class")
         return candidate
 
     def _score_candidate(self, engine: Engine, progress: Progress) -> dict[str, float]:
@@ -202,7 +231,9 @@ class RLStage:
             # These groups are as large as training's: what carries signal can be counted, partial credit and all.
             rewards_NG = [[None if r.grade.error else r.grade.reward for r in g] for g in groups]
             carry = sum(has_signal(group_advantages(rewards_G)) for rewards_G in rewards_NG)
-            found.append(replace(measured, expected_mixed=carry / max(1, measured.tasks)))
+            rewards = [r for rewards_G in rewards_NG for r in rewards_G if r is not None]
+            mean = sum(rewards) / len(rewards) if rewards else None
+            found.append(replace(measured, expected_mixed=carry / max(1, measured.tasks), mean_reward=mean))
         write_json(self.log / "signal.json", [s.as_dict() for s in found])
         for s in found:
             self.say(
@@ -226,28 +257,69 @@ class RLStage:
     # -- the result ---------------------------------------------------------------------------------
 
     def _select(self, engine: Engine, base_watched: dict[str, float], margins: dict[str, float]) -> Candidate:
-        chosen, tried = select(
-            engine,
-            self.candidates,
-            self.log,
-            self._target_accuracy,
-            self._watched_accuracy,
-            base_watched,
-            # Half the margin: what is chosen here must still pass the gate on other tasks.
-            {name: margin / 2 for name, margin in margins.items()},
+        # Half the margin: what is chosen here must still pass the gate on other tasks.
+        allowed = {name: margin / 2 for name, margin in margins.items()}
+        self._announce_selection()
+        found = select(
+            engine, self.candidates, self.log, self._target_accuracy, self._watched_accuracy, base_watched, allowed
         )
-        rows = [c.as_dict() for c in self.candidates if c.name not in {t.name for t in tried}]
+        measured = {c.name: c for c in (*found.tried, *found.frontier) if c.scale in (0.0, 1.0)}
         write_json(
             self.log / "selection.json",
             {
-                "candidates": sorted(rows + [t.as_dict() for t in tried], key=lambda r: r["name"]),
+                "candidates": [measured.get(c.name, c).as_dict() for c in self.candidates],
                 "base_watched": base_watched,
-                "chosen": chosen.name,
-                "scale": chosen.scale,
+                "allowed_loss": allowed,
+                "frontier": [c.as_dict() for c in found.frontier],
+                "chosen": found.chosen.name,
+                "scale": found.chosen.scale,
             },
         )
+        chosen = found.chosen
         self.say(f"chosen: {chosen.name} at adapter scale {chosen.scale:g} (validation {chosen.val:.1%})")
         return chosen
+
+    def _announce_selection(self) -> None:
+        """Say what selection will cost at most, before it starts."""
+        on_target, on_watched = evaluations(self.candidates)
+        target = sum(len(e.validation(self.settings.val_tasks)) for e in self.targets)
+        watched = sum(len(e.validation(WATCHED_VAL_TASKS)) for e in self.watched)
+        self.say(
+            f"selection: adapters at scales 1 to 0, at most {on_target * target + on_watched * watched:,} answers "
+            f"({on_target} x {target} to validation tasks of the target, {on_watched} x {watched} of watched skills)"
+        )
+
+    def _attribute(self, engine: Engine, chosen: Candidate) -> None:
+        """Write what base, warm start and GRPO each did to the targets' validation answers; say it in a line each."""
+        engine.refresh_sampler(0.0)
+        policy = LocalPolicy(engine.sampler)
+        base, start = (next(c for c in self.candidates if c.name == name) for name in ("base", "sft"))
+        found = []
+        for e in self.targets:
+            shown = e.settings.demonstrations
+            with_shown = self._answers(policy, e, self.settings.val_tasks, shown, self.cache)
+            states = [
+                State("base", base, self._kept(engine, base)),
+                State(
+                    f"base with {shown} demonstration{'s' * (shown != 1)}",
+                    None,
+                    {g.task.id: Answer.of(g) for g in with_shown},
+                ),
+                State("warm start", start, self._kept(engine, start)),
+                State("chosen", chosen, self._kept(engine, chosen)),
+            ]
+            if not shown:
+                del states[1]
+            found.append(attribute(engine, self.log, e, states, self.settings.val_tasks, self.settings.seed))
+            self.say(attribution_line(found[-1]))
+        write_json(self.log / "attribution.json", found)
+
+    def _kept(self, engine: Engine, candidate: Candidate) -> Mapping[str, Answer]:
+        """A candidate's validation answers; asked again if their file is gone."""
+        if not answers_path(self.log, candidate.label).exists():
+            use(engine, candidate, candidate.scale, self.log)
+            self._target_accuracy(engine.policy(candidate.label))
+        return load_answers(self.log, candidate.label)
 
     def _export(self, engine: Engine, chosen: Candidate) -> dict[str, Any]:
         if chosen.file:
@@ -256,7 +328,10 @@ class RLStage:
         save_merged(engine, self.directory / "model")
         merged: LoadedModel = load_model(self.directory / "model")
         facts: dict[str, Any] = {"model_digest": merged.digest}
-        if merged.model.config.model_type == "llama":
+        if self.control:
+            # Not a model to use; and answers as undecided as chance leaves them seldom survive F16.
+            self.say("no GGUF of a control run")
+        elif merged.model.config.model_type == "llama":
             target = self.targets[0]
             prompts = [build_prompt(target.skill, t, 0) for t in target.validation(GGUF_PROMPTS)]
             facts["gguf"] = save_gguf(merged, prompts, target.settings.max_tokens, self.directory / "model.gguf")

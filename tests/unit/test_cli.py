@@ -140,6 +140,15 @@ def test_the_latest_run_is_the_default(tmp_path, monkeypatch):
         options.existing_run("other")
 
 
+def test_a_new_control_run_is_named_apart(monkeypatch):
+    context = click.Context(click.Command("x"))
+    monkeypatch.setattr(sys, "argv", ["ilab", "model", "rft", "--control", "format-only"])
+    run = options.startable_run(context, None, "format-only")
+    assert run.name.endswith("-control-format-only")
+    assert context.meta[RESUME] == f"ilab model rft --control format-only --run {run.name}"
+    assert options.startable_run(context, "mine", "format-only").name == "mine"
+
+
 def test_a_new_run_is_resumed_by_its_name(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["/somewhere/ilab", "rft", "run", "--model", "a b"])
     ctx = click.Context(click.Command("run"))

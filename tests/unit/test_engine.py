@@ -165,6 +165,22 @@ def test_entropy_and_gap_by_hand(tiny: Path) -> None:
     assert stats.importance_gap == pytest.approx(abs(logprobs_V[7].item() + 2.0), rel=1e-5)
 
 
+@pytest.mark.parametrize("limit", [1024, 4])
+def test_scores_are_the_models_log_probabilities(tiny: Path, monkeypatch: pytest.MonkeyPatch, limit: int) -> None:
+    """One sequence at a time through the plain forward; repeated, shared and empty ones in the order given."""
+    monkeypatch.setattr(engine_module, "MICRO_BATCH_NODES", limit)
+    engine = new_engine(tiny)
+    pairs = [((20, 21, 22), (24,)), *((s.prompt_ids, s.completion_ids) for s in BATCH), ((5, 6), ()), ((5, 11), (12,))]
+    scores = engine.score(pairs)
+    assert not any(p.grad is not None for p in engine.parameters)
+    model = peft_model(engine)
+    for (prompt, completion), score_T in zip(pairs, scores, strict=True):
+        with torch.no_grad():
+            logits_TV = model(torch.tensor([prompt + completion])).logits[0, len(prompt) - 1 : -1]
+        expected_T = torch.log_softmax(logits_TV.float(), -1)[range(len(completion)), list(completion)].tolist()
+        assert score_T == pytest.approx(expected_T, abs=1e-5) and len(score_T) == len(completion)
+
+
 def test_the_sampler_has_the_trained_weights(tiny: Path) -> None:
     engine = new_engine(tiny)
     ids = torch.tensor([[1, 30, 31, 32]])

@@ -219,6 +219,17 @@ def test_agreement_needs_more_than_luck() -> None:
     assert 1 < generated.NEEDED <= generated.SAMPLES
 
 
+def test_a_control_arm_is_another_run(make: Callable[..., Request], tmp_path: Path) -> None:
+    real = dataclasses.replace(make(base=weak), run=tmp_path / "real")
+    arm = dataclasses.replace(real, run=tmp_path / "arm", control="format-only")
+    manifests = [Workspace(request).start_run().manifest for request in (real, arm)]
+    assert "control" not in manifests[0] and manifests[1]["control"] == "format-only"
+    assert manifests[1]["identity"] == manifests[0]["identity"] | {"control": "format-only"}
+    for request, other in ((real, arm), (arm, real)):
+        with pytest.raises(RunError, match=r"started with other settings \(control\)"):
+            Workspace(dataclasses.replace(request, run=other.run)).start_run()
+
+
 def test_a_grader_that_can_be_cheated_trains_nothing(make: Callable[..., Request]) -> None:
     """It accepts every reference, and YES to everything; a waiver with a reason lets it pass."""
     request = make(base=weak)

@@ -17,6 +17,7 @@ import pytest
 
 from rft_ilab.report.charts import Series, line_chart, share_bar, thin
 from rft_ilab.report.data import Flip
+from rft_ilab.report.frontier import chosen_sentence
 from rft_ilab.report.html import clip, render_html, shown_flips, write_html
 from rft_ilab.report.load import load_run
 from rft_ilab.report.markdown import markdown_summary
@@ -104,6 +105,43 @@ def test_shows_every_part(page: Page) -> None:
         "not in the macro accuracy", "grader timed out after 2.0 s", "Cost by stage",
     ):  # fmt: skip
         assert words in page.text, words
+
+
+def test_the_frontier_is_drawn_and_said(page: Page) -> None:
+    assert "Chosen: step-30 x 0.75; on validation target +79.2, watched at worst +0.0." in page.text
+    said = "office/order_json: +0.0 points at scale 0, +0.0 points at scale 0.25, +0.8 points at scale 0.5, "
+    assert said + "+0.0 points at scale 0.75, -4.2 points at scale 1" in page.text
+    assert "largest loss allowed: 5.0 points. chosen: scale 0.75" in page.text
+    assert "0.75 89.6% 81.0% 70.8% 91.7% 65.8%" in page.text  # the table behind it
+
+
+def test_what_each_stage_did(page: Page) -> None:
+    assert "base 10.4%, base with 8 demonstrations 22.9%, warm start 41.7%, chosen 89.6% (step-30@0.75)." in page.text
+    assert "Greedy answers to 96 validation tasks" in page.text
+    assert "warm start chosen +47.9 50 4 0.218" in page.text
+
+
+def test_a_selection_without_frontier_is_still_shown(tmp_path: Path) -> None:
+    run = Path(shutil.copytree(RUN, tmp_path / "run"))
+    selection = json.loads((run / "rl" / "selection.json").read_text(encoding="utf-8"))
+    for key in ("frontier", "scale", "allowed_loss", "base_watched"):
+        del selection[key]
+    (run / "rl" / "selection.json").write_text(json.dumps(selection), encoding="utf-8")
+    report = load_run(run)
+    text = Page(render_html(report)).text
+    assert "Which checkpoint was chosen" in text and "How much of the adapter" not in text
+    assert report.selection and chosen_sentence(report.selection) == ""
+
+
+def test_the_base_as_the_choice_and_no_watched_skill(tmp_path: Path) -> None:
+    run = Path(shutil.copytree(RUN, tmp_path / "run"))
+    selection = json.loads((run / "rl" / "selection.json").read_text(encoding="utf-8"))
+    selection |= {"chosen": "base", "scale": 0.0, "allowed_loss": {}}
+    selection["frontier"] = [row | {"watched": {}} for row in selection["frontier"]]
+    (run / "rl" / "selection.json").write_text(json.dumps(selection), encoding="utf-8")
+    text = Page(render_html(load_run(run))).text
+    assert "Chosen: the base, unchanged; on validation target +0.0." in text and "chosen: scale 0" in text
+    assert "What it costs the watched skills" not in text
 
 
 def test_is_self_contained(html: str, page: Page) -> None:

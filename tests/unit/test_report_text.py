@@ -15,6 +15,7 @@ from rich.console import Console
 
 from rft_ilab.report import wording
 from rft_ilab.report.data import RunReport
+from rft_ilab.report.html import render_html
 from rft_ilab.report.json_report import json_summary
 from rft_ilab.report.load import load_run
 from rft_ilab.report.markdown import escape, markdown_summary
@@ -74,6 +75,18 @@ def test_terminal_names_the_page_when_it_is_there(report: RunReport, tmp_path: P
     assert f"Report: {page}\n" in stream.getvalue()  # on one line, however long
 
 
+def test_a_control_run_says_so_first(report: RunReport) -> None:
+    said = "CONTROL RUN (random-reward): GRPO was rewarded by chance."
+    control = replace(report, manifest={**report.manifest, "control": "random-reward"})
+    for each in (control, replace(control, gate=None)):
+        assert printed(each).startswith(said)
+        assert markdown_summary(each).startswith(r"**CONTROL RUN \(random-reward\): GRPO was rewarded by chance.")
+        assert "<h1>Tuning report of a CONTROL RUN</h1>" in (page := render_html(each))
+        assert said in page and "<title>CONTROL RUN, " in page
+    assert json_summary(control)["control"] == "random-reward" and json_summary(report)["control"] is None
+    assert "CONTROL" not in printed(report) + markdown_summary(report) + render_html(report)
+
+
 def test_terminal_without_verdict(report: RunReport) -> None:
     text = printed(replace(report, gate=None))
     assert text.startswith("No verdict yet") and "Cost:   7 min 20 s wall time" in text
@@ -106,9 +119,10 @@ def test_json(report: RunReport) -> None:
 
 def test_json_has_exactly_the_documented_keys(report: RunReport) -> None:
     summary = json_summary(report)
-    assert list(summary) == ["verdict", "targets", "watched", "wall_s", "cpu_s", "peak_rss_mb"]
+    assert list(summary) == ["verdict", "control", "targets", "watched", "selection", "wall_s", "cpu_s", "peak_rss_mb"]
     assert list(summary["targets"][0]) == ["skill", "n", "greedy", "sampled", "macro", "majority"]
     assert list(summary["targets"][0]["greedy"]) == ["before", "after", "ci"]
+    assert list(summary["selection"]) == ["chosen", "scale", "frontier"]
     assert list(summary["watched"][0]) == ["skill", "n", "delta", "ci", "outcome"]
 
 

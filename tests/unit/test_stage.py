@@ -23,7 +23,7 @@ from rft_ilab.rl.evaluate import refuse_errors
 from rft_ilab.rl.grpo import Progress, _check_errors, grpo_step
 from rft_ilab.rl.lessons import Lesson, plan_batches
 from rft_ilab.rl.objective import learning_rate
-from rft_ilab.rl.selection import Candidate, select
+from rft_ilab.rl.selection import Candidate, Choice, evaluations, select
 from rft_ilab.rl.stage import RLStage
 from rft_ilab.rollouts import Environment, Graded
 from rft_ilab.skills.tasks import load_tasks
@@ -112,7 +112,26 @@ def test_run_leaves_a_model_that_transformers_loads(tiny: Path, tmp_path: Path) 
     assert {r["step"] for r in rollouts} == {1, 2, 3, 4}
     assert all((r["score"] == 1.0) == (r["reference"] in r["completion"]) for r in rollouts)
     selection = read_json(run / "rl" / "selection.json")
-    assert {"base", "sft"} < {c["name"] for c in selection["candidates"]}
+    assert [c["name"] for c in selection["candidates"]] == ["base", "sft", "step-2", "step-4"]
+    assert [c["scale"] for c in selection["frontier"]] == [1.0, 0.75, 0.5, 0.25, 0.0]
+    assert all(0 <= c["watched"]["area/other"] <= 1 for c in selection["frontier"])
+    assert selection["allowed_loss"] == {"area/other": 0.5}
+    chosen = [c for c in selection["frontier"] if (c["name"], c["scale"]) == (selection["chosen"], selection["scale"])]
+    base = selection["frontier"][-1]
+    assert len(chosen) == 1 and chosen[0]["score"] >= base["score"] and base["watched"] == selection["base_watched"]
+    (attributed,) = read_json(run / "rl" / "attribution.json")
+    names = ["base", "base with 1 demonstration", "warm start", "chosen"]
+    assert [s["name"] for s in attributed["states"]] == names and attributed["tasks"] == 6
+    figures = {c["name"]: c["val"] for c in selection["candidates"]} | {"chosen": chosen[0]["val"]}
+    found = {s["name"]: s["accuracy"] for s in attributed["states"]}
+    assert (found["base"], found["warm start"], found["chosen"]) == tuple(figures[k] for k in ("base", "sft", "chosen"))
+    assert [t["gain"] for t in attributed["transitions"][:2]] == pytest.approx(
+        [figures["sft"] - figures["base"], figures["chosen"] - figures["sft"]], abs=2e-4
+    )
+    assert all(t["kl"] > 0 for t in attributed["transitions"] if figures["chosen"] != figures["base"])
+    # Nothing that selection had asked already was asked again for it.
+    scored = {f"{c['name']}@{c['scale']:g}" for c in (*selection["candidates"], *selection["frontier"])}
+    assert {p.stem for p in (run / "rl" / "validation").iterdir()} == scored
     fields, tensors = read_llama(run / "model.gguf")
     assert fields["general.architecture"] == "llama"
     for name, weights in model.state_dict().items():
@@ -202,8 +221,11 @@ class FakeEngine:
 
     def __init__(self) -> None:
         self.scale = 1.0
+        self.weight = 1.0
 
-    def load_adapter(self, weights: Any) -> None: ...
+    def load_adapter(self, weights: Any) -> None:
+        self.weight = weights["w"].item()
+
     def adapter(self) -> dict[str, torch.Tensor]:
         return {"w": torch.ones(1)}
 
@@ -214,57 +236,116 @@ class FakeEngine:
         return version
 
 
-@pytest.mark.parametrize(
-    ("watched_at", "expected"),
-    [({1.0: 0.9, 0.75: 0.9, 0.5: 0.9}, ("step-10", 1.0)), ({1.0: 0.5, 0.75: 0.88, 0.5: 0.9}, ("step-10", 0.75)),
-     ({1.0: 0.88, 0.75: 0.9, 0.5: 0.9}, ("step-10", 0.75)), ({1.0: 0.88, 0.75: 0.89, 0.5: 0.9}, ("step-10", 1.0)),
-     ({1.0: 0.5, 0.75: 0.5, 0.5: 0.9}, ("step-10", 0.5)), ({1.0: 0.5, 0.75: 0.5, 0.5: 0.5}, ("base", 1.0))],
-)  # fmt: skip
-def test_selection_scales_down_before_it_gives_up(
-    watched_at: dict[float, float], expected: tuple[str, float], tmp_path: Path
-) -> None:
+def choose(
+    tmp_path: Path,
+    scores: dict[str, float],
+    target: dict[float, float],
+    watched: Any,
+    allowed: float = 0.05,
+) -> tuple[Choice, FakeEngine, list[tuple[str, str]]]:
+    """Select among ``scores`` (at full scale); ``target`` by scale, ``watched(name, scale)``; 0.9 is the base's."""
     from rft_ilab.rl.checkpoint import save_adapter
 
-    engine = FakeEngine()
-    for name in ("sft", "step-10"):
-        save_adapter(engine.adapter(), tmp_path / f"{name}.safetensors")
-    candidates = [
-        Candidate("base", None, 0.1, 0.1, 0.1),
-        Candidate("sft", "sft.safetensors", 0.5, 0.5, 0.5),
-        Candidate("step-10", "step-10.safetensors", 0.9, 0.9, 0.9),
-    ]
-    chosen, tried = select(
+    engine, asked = FakeEngine(), []
+    candidates = [Candidate("base", None, 0.1, 0.1, 0.1)]
+    for name, score in scores.items():
+        save_adapter({"w": torch.ones(1)}, tmp_path / f"{name}.safetensors")
+        candidates.append(Candidate(name, f"{name}.safetensors", score, score, score))
+
+    def score_target(policy: Any) -> tuple[float, float, float]:
+        asked.append(("target", policy))
+        return (target[engine.scale],) * 3
+
+    def score_watched(policy: Any) -> dict[str, float]:
+        asked.append(("watched", policy))
+        return {"other": watched(policy.split("@")[0], engine.scale)}
+
+    choice = select(
         engine,  # type: ignore[arg-type]
         candidates,
         tmp_path,
-        lambda policy: (0.8, 0.8, 0.8),
-        lambda policy: {"other": watched_at[engine.scale]},
+        score_target,
+        score_watched,
         {"other": 0.9},
-        {"other": 0.05},
+        {"other": allowed},
     )
-    assert (chosen.name, chosen.scale) == expected
-    assert json.dumps([t.as_dict() for t in tried])
+    assert [c.scale for c in choice.frontier] == [1.0, 0.75, 0.5, 0.25, 0.0] and choice.frontier[-1].name == "base"
+    assert len({c.name for c in choice.frontier[:-1]}) == 1
+    on_target, on_watched = evaluations(candidates)
+    kinds = [kind for kind, _ in asked]
+    assert kinds.count("target") <= on_target and kinds.count("watched") <= on_watched and len(set(asked)) == len(asked)
+    assert engine.scale == choice.chosen.scale
+    assert json.dumps([t.as_dict() for t in (choice.chosen, *choice.frontier, *choice.tried)])
+    return choice, engine, asked
+
+
+@pytest.mark.parametrize(
+    ("watched_at", "target_at", "expected"),
+    [
+        # Nothing is lost: the best score, wherever on the frontier it lies.
+        ((0.9, 0.9, 0.9, 0.9), (0.8, 0.7, 0.6), ("step-10", 1.0)),
+        ((0.9, 0.95, 0.9, 0.9), (0.92, 0.7, 0.6), ("step-10", 0.75)),
+        # What loses nothing goes first while it keeps three quarters of the gain, 0.1 + 0.75 * 0.8 = 0.7 ...
+        ((0.88, 0.9, 0.9, 0.9), (0.8, 0.7, 0.6), ("step-10", 0.75)),
+        ((0.88, 0.89, 0.9, 0.9), (0.8, 0.7, 0.6), ("step-10", 0.5)),
+        # ... and not when it keeps less: then the best that loses no more than it may, 0.05.
+        ((0.88, 0.89, 0.9, 0.9), (0.8, 0.69, 0.6), ("step-10", 1.0)),
+        ((0.5, 0.85, 0.88, 0.9), (0.8, 0.6, 0.2), ("step-10", 0.75)),
+        ((0.5, 0.5, 0.5, 0.84), (0.8, 0.7, 0.6), ("base", 0.0)),
+        ((0.5, 0.5, 0.5, 0.85), (0.8, 0.7, 0.6), ("step-10", 0.25)),
+        # No better on the target than the base is no choice, however harmless.
+        ((0.5, 0.5, 0.5, 0.9), (0.8, 0.7, 0.1), ("base", 0.0)),
+    ],
+)
+def test_the_best_point_of_the_frontier_that_harms_nothing(
+    watched_at: tuple[float, ...], target_at: tuple[float, ...], expected: tuple[str, float], tmp_path: Path
+) -> None:
+    """``watched_at`` scales 1, 0.75, 0.5, 0.25; ``target_at`` 0.75, 0.5, 0.25. sft is too far behind to matter."""
+    watched = dict(zip((1.0, 0.75, 0.5, 0.25), watched_at, strict=True))
+    target = dict(zip((0.75, 0.5, 0.25), target_at, strict=True))
+    choice, engine, asked = choose(tmp_path, {"sft": 0.5, "step-10": 0.9}, target, lambda name, scale: watched[scale])
+    assert (choice.chosen.name, choice.chosen.scale) == expected
+    assert choice.frontier[0].name == "step-10" and len(asked) == 3 + 4
+    assert engine.weight == (1.0 if expected[0] == "step-10" else 0.0)
 
 
 @pytest.mark.parametrize(("rival", "expected"), [(0.86, "sft"), (0.80, "step-10")])
 def test_forgetting_less_decides_between_close_checkpoints_only(rival: float, expected: str, tmp_path: Path) -> None:
-    from rft_ilab.rl.checkpoint import save_adapter
+    target = dict.fromkeys((0.75, 0.5, 0.25), 0.3)
+    only_sft = lambda name, scale: 0.9 if name == "sft" else 0.88  # noqa: E731
+    choice, _, _ = choose(tmp_path, {"sft": rival, "step-10": 0.9}, target, only_sft)
+    assert (choice.chosen.name, choice.chosen.scale) == (expected, 1.0)
+    # The frontier is that of the chosen checkpoint, not of the one with the highest score.
+    assert choice.frontier[0].name == expected
 
-    engine = FakeEngine()
-    candidates = [Candidate("base", None, 0.1, 0.1, 0.1)]
-    for name, score in (("sft", rival), ("step-10", 0.9)):
-        save_adapter(engine.adapter(), tmp_path / f"{name}.safetensors")
-        candidates.append(Candidate(name, f"{name}.safetensors", score, score, score))
-    chosen, _ = select(
-        engine,  # type: ignore[arg-type]
-        candidates,
-        tmp_path,
-        lambda policy: (0.85, 0.85, 0.85),
-        lambda policy: {"other": 0.9 if "sft" in str(policy) else 0.88},  # only the rival loses nothing
-        {"other": 0.9},
-        {"other": 0.05},
-    )
-    assert chosen.name == expected
+
+def test_the_best_checkpoint_is_scaled_down_before_a_rival_replaces_it(tmp_path: Path) -> None:
+    """Each loses something at full scale; the best too much, its rival no more than it may."""
+    watched = {("step-10", 1.0): 0.8, ("step-10", 0.75): 0.9}
+    target = {0.75: 0.86, 0.5: 0.6, 0.25: 0.3}
+    for allowed, expected in ((0.05, ("step-10", 0.75)), (0.01, ("step-10", 0.75))):
+        choice, _, asked = choose(
+            tmp_path, {"sft": 0.87, "step-10": 0.9}, target, lambda *at: watched.get(at, 0.87), allowed
+        )
+        assert (choice.chosen.name, choice.chosen.scale) == expected and len(asked) == 2 + 6
+    # Scaled down it loses too much on the target: the rival wins, and its frontier is measured, too.
+    target = {0.75: 0.4, 0.5: 0.3, 0.25: 0.2}
+    choice, _, asked = choose(tmp_path, {"sft": 0.87, "step-10": 0.9}, target, lambda *at: watched.get(at, 0.87))
+    assert (choice.chosen.name, choice.chosen.scale) == ("sft", 1.0)
+    assert choice.frontier[0].name == "sft" and len(asked) == 2 + 6 + 6
+
+
+def test_of_equals_the_one_closer_to_the_base_is_chosen(tmp_path: Path) -> None:
+    target = {0.75: 0.9, 0.5: 0.9, 0.25: 0.4}
+    choice, _, _ = choose(tmp_path, {"sft": 0.9}, target, lambda name, scale: 0.9)
+    assert choice.chosen.scale == 0.5
+
+
+def test_a_training_that_learned_nothing_leaves_the_base_and_shows_why(tmp_path: Path) -> None:
+    target = {0.75: 0.08, 0.5: 0.1, 0.25: 0.09}
+    choice, engine, _ = choose(tmp_path, {"sft": 0.05, "step-10": 0.1}, target, lambda name, scale: 0.95)
+    assert choice.chosen.name == "base" and choice.chosen.watched == {"other": 0.9} and engine.weight == 0.0
+    assert [c.score for c in choice.frontier] == [0.1, 0.08, 0.1, 0.09, 0.1]
 
 
 def test_gguf_names_and_rows_round_trip() -> None:
