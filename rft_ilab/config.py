@@ -76,6 +76,7 @@ class TrainSettings:
     ``prompts`` x ``group_size`` rollouts a step; ``balanced`` is the share of prompts drawn from
     the classes in turn; ``truncation`` caps the importance weight between trainer and sampler.
     ``guidance`` weighs the authored reference of a task whose group is wrong throughout (0: unused).
+    ``checkpoint_every`` steps, of either kind, and at least every two minutes, all is saved; it may differ on resuming.
     """
 
     seed: int = 0
@@ -98,6 +99,7 @@ class TrainSettings:
     val_tasks: int = 160
     signal_floor: float = 0.05
     max_error_share: float = 0.05
+    checkpoint_every: int = 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

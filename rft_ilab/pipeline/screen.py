@@ -57,8 +57,10 @@ class Screen:
         head = f"  {row['stage']:>4} {row['step']:>3}/{row['steps']}"
         if row["stage"] == "sft":
             if row["step"] % 5 == 0 or row["step"] == row["steps"]:
-                loss = f"loss {row['loss']:.3f}" if "loss" in row else "skipped: the gradient is no number"
-                self.say(f"{head}  {loss}  {row['seconds']:.1f} s")
+                parts = [*([f"loss {row['loss']:.3f}"] if "loss" in row else []), f"{row['seconds']:.1f} s"]
+                self.say("  ".join([head, *parts, *_went_wrong(row)]))
+            elif parts := _went_wrong(row):
+                self.say("  ".join([head, *parts]))
             return
         parts = [
             f"reward {row['reward']:.3f}",
@@ -66,10 +68,15 @@ class Screen:
             f"entropy {row['entropy']:.2f}" if "entropy" in row else "no update",
             f"{row['sample_s'] + row['train_s']:.1f} s",
         ]
-        if row.get("skipped"):
-            parts.append("update skipped: the gradient is no number")
+        parts += _went_wrong(row)
         if row["errors"]:
             parts.append(f"{row['errors']} grader errors")
         if "val" in row:
             parts.append(f"val {row['val']['greedy']:.1%}")
         self.say(f"{head}  {'  '.join(parts)}")
+
+
+def _went_wrong(row: dict[str, Any]) -> list[str]:
+    if "rolled_back" in row:
+        return [f"update taken back: {row['rolled_back']}"]
+    return ["update skipped: the gradient is no number"] if row.get("skipped") else []

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from rft_ilab.disk import PARTIAL, full_disk_named, make_directory, put_in_place
 from rft_ilab.errors import PolicyError
 from rft_ilab.policy.local.gguf_file import write_llama
 from rft_ilab.policy.local.model import LoadedModel
@@ -53,12 +54,17 @@ def save_merged(engine: Engine, directory: Path) -> None:
 @contextlib.contextmanager
 def _fresh_directory(target: Path) -> Iterator[Path]:
     """Write into a directory beside ``target``; it takes that place only when complete."""
-    work = target.with_name(f".{target.name}.partial")
+    work = target.with_name(f".{target.name}{PARTIAL}")
     shutil.rmtree(work, ignore_errors=True)
-    work.mkdir(parents=True)
-    yield work
-    shutil.rmtree(target, ignore_errors=True)
-    work.rename(target)
+    with full_disk_named(target):
+        try:
+            make_directory(work)
+            yield work
+            put_in_place(work, target)
+        except BaseException:
+            # On a full disk what was half written would only be in the way.
+            shutil.rmtree(work, ignore_errors=True)
+            raise
 
 
 def save_gguf(merged: LoadedModel, prompts: Sequence[Prompt], max_tokens: int, path: Path) -> dict[str, Any]:

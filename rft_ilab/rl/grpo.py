@@ -14,7 +14,7 @@ import math
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,8 @@ from rft_ilab.errors import GraderError
 from rft_ilab.rl.curriculum import draw_tasks
 from rft_ilab.rl.engine import Engine
 from rft_ilab.rl.evaluate import sample_and_grade
-from rft_ilab.rl.objective import RateGuard, WeightedSequence, group_advantages, has_signal, learning_rate
+from rft_ilab.rl.objective import WeightedSequence, group_advantages, has_signal, learning_rate
+from rft_ilab.rl.progress import Progress
 from rft_ilab.rollouts import Environment, Graded
 from rft_ilab.skills.tasks import build_prompt
 from rft_ilab.store import append_jsonl
@@ -31,19 +32,6 @@ from rft_ilab.types import Sampling
 
 # How often a step may draw more prompts because too many groups had no signal.
 REFILLS = 1
-
-
-@dataclass(slots=True)
-class Progress:
-    """What the loop carries from step to step besides weights; JSON-serialisable for checkpoints."""
-
-    step: int = 0
-    pass_rate: dict[str, float] = field(default_factory=dict)
-    graded: int = 0
-    errors: int = 0
-    first_error: str = ""
-    rate_factor: float = 1.0
-    skipped: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +48,8 @@ def grpo_step(
 ) -> dict[str, Any]:
     """One step: sample, grade, update. Advances ``progress``; appends rollouts and the step's row to ``log``.
 
-    Raises GraderError when the share of erroneous grades so far exceeds ``max_error_share``, TrainingError after three
-    updates in a row whose gradient is no number.
+    Raises GraderError when the share of erroneous grades so far exceeds ``max_error_share``, TrainingError when updates
+    keep going wrong (see :mod:`.guard`).
     """
     step = progress.step
     started = time.monotonic()
@@ -79,8 +67,7 @@ def grpo_step(
     trusted = [g for g in groups if g.rollouts[0].task.origin != "synthetic"]
     guided = [g for g in trusted if settings.guidance and _all_wrong(g)]
     sequences += [_guidance(engine, g, settings.guidance) for g in guided]
-    guard = RateGuard(progress.rate_factor, progress.skipped)
-    rate = guard.factor * learning_rate(step, settings.steps, settings.learning_rate, settings.warmup_steps)
+    rate = progress.guard.factor * learning_rate(step, settings.steps, settings.learning_rate, settings.warmup_steps)
     rewards = [graded.grade.reward for g in groups for graded in g.rollouts if graded.grade.error is None]
     mean = sum(rewards) / len(rewards) if rewards else 0.0
     row: dict[str, Any] = {
@@ -100,28 +87,25 @@ def grpo_step(
     # Before the update: if that stops the run, they are the evidence.
     append_jsonl(log / "rollouts.jsonl", (r for g in groups for r in _rollout_rows(g, step + 1)))
     if sequences:
-        row |= _update(engine, sequences, rate, guard)
-        progress.rate_factor, progress.skipped = guard.factor, guard.skipped
+        row |= _update(engine, sequences, rate, progress, log)
     row["train_s"] = round(time.monotonic() - sampled, 3)
     progress.step += 1
     return row
 
 
 def _update(
-    engine: Engine, sequences: Sequence[WeightedSequence], rate: float, guard: RateGuard
-) -> dict[str, float | bool]:
+    engine: Engine, sequences: Sequence[WeightedSequence], rate: float, progress: Progress, log: Path
+) -> dict[str, Any]:
     """One update; what it came to, without numbers that are none. Raises TrainingError."""
     stats = engine.accumulate(sequences)
-    norm = engine.step(rate)
-    done = guard.after(norm)
+    done = progress.guard.update(engine, stats, rate, step=f"GRPO step {progress.step + 1}", log=log)
     found = {
         "entropy": round(stats.entropy, 4),
         "loss": round(stats.loss, 5),
         "importance_gap": round(stats.importance_gap, 5),
         "nodes": stats.nodes,
-        "grad_norm": round(norm, 4),
     }
-    return {k: v for k, v in found.items() if math.isfinite(v)} | ({} if done else {"skipped": True})
+    return {k: v for k, v in found.items() if math.isfinite(v)} | done
 
 
 def _sample_groups(

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rft_ilab.config import Settings, load_settings
-from rft_ilab.errors import RunError, SkillError
+from rft_ilab.errors import DiskError, RunError, SkillError
 from rft_ilab.store import Cache, Run, append_jsonl, latest_run, read_json, read_jsonl, write_atomic
 from rft_ilab.types import Grade, Message, Sampling, Suite, Task, UngradedError
 
@@ -95,7 +95,7 @@ def test_atomic_write_keeps_the_old_file_when_the_new_one_fails(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(DiskError, match=r"file: cannot be written: no space left on the disk, [\d.]+ [kMG]B free"):
         write_atomic(path, "new")
     assert path.read_text() == "old"
     assert [p.name for p in tmp_path.iterdir()] == ["file"]

@@ -20,9 +20,10 @@ from rft_ilab.policy.local.gguf_file import gguf_name, hf_name, read_llama, to_i
 from rft_ilab.policy.local.model import load_model
 from rft_ilab.rl.engine import Engine
 from rft_ilab.rl.evaluate import refuse_errors
-from rft_ilab.rl.grpo import Progress, _check_errors, grpo_step
+from rft_ilab.rl.grpo import _check_errors, grpo_step
 from rft_ilab.rl.lessons import Lesson, plan_batches
 from rft_ilab.rl.objective import learning_rate
+from rft_ilab.rl.progress import Progress
 from rft_ilab.rl.selection import Candidate, select
 from rft_ilab.rl.stage import RLStage
 from rft_ilab.rollouts import Environment, Graded
@@ -324,7 +325,8 @@ def test_a_gradient_that_is_no_number_changes_nothing_and_three_in_a_row_stop(
     rows = [grpo_step(engine, [env], settings, progress, tmp_path / "rl") for _ in range(2)]
     before = engine.adapter()
     if bad == 3:
-        with pytest.raises(TrainingError, match=r"3 updates in a row had a gradient of nan.*lower learning_rate"):
+        evidence = r"rl: GRPO step 5: 3 updates in a row .*GRPO step 3: a gradient of nan; .*lower learning_rate"
+        with pytest.raises(TrainingError, match=evidence):
             for _ in range(3):
                 grpo_step(engine, [env], settings, progress, tmp_path / "rl")
         assert all(torch.equal(w, before[n]) for n, w in engine.adapter().items())
@@ -333,8 +335,8 @@ def test_a_gradient_that_is_no_number_changes_nothing_and_three_in_a_row_stop(
     rows.append(grpo_step(engine, [env], settings, progress, tmp_path / "rl"))
     assert rows[2]["skipped"] and "grad_norm" not in rows[2]
     assert all(torch.equal(w, before[n]) for n, w in engine.adapter().items())
-    assert (progress.rate_factor, progress.skipped) == (0.5, 1)
+    assert (progress.guard.factor, progress.guard.in_a_row) == (0.5, 1)
     after = grpo_step(engine, [env], settings, progress, tmp_path / "rl")
     plain = learning_rate(3, settings.steps, settings.learning_rate, 0)
-    assert after["learning_rate"] == pytest.approx(plain / 2) and progress.skipped == 0
+    assert after["learning_rate"] == pytest.approx(plain / 2) and progress.guard.in_a_row == 0
     assert any(not torch.equal(w, before[n]) for n, w in engine.adapter().items())
