@@ -1,10 +1,12 @@
-"""The RL stage on the tiny model as a command that can be killed anywhere: ``python -m tests.durable_stage HOME LIVES``.
+"""The RL stage on the tiny model as a command that can be killed anywhere.
 
-HOME holds ``model/`` and gets ``taxonomy/`` and ``run/``. LIVES is a JSON list; each life is one process that does the
-stage, resuming what the one before left, and is killed by SIGKILL: ``[function, text, n, moment]`` at the n-th call of
-a function whose arguments contain the text, ``before`` it, ``after`` it, or before it with the file it was given cut
-in half (``torn``); ``[seconds]`` after that time; ``[]`` is left alone, ``[errno, function, text, n]`` gets that error.
-Prints the exit status of each life: -9, or what a command would exit with.
+``python -m tests.durable_stage HOME LIVES``: HOME gets ``taxonomy/`` and ``run/``; the variable MODEL names the model's
+directory, RUN another place for the run. LIVES is a JSON list; each life is one process that does the stage, resuming
+what the one before left. ``[function, text, n, moment]``: SIGKILL at the n-th call of a function whose arguments
+contain the text, ``before`` it, ``after`` it, or before it with the file (of rows: the last one) it was given cut in
+half, ``torn``. ``[seconds]``: SIGKILL after that time. ``[errno, function, text, n]``: that error instead of the call.
+``["room", bytes]``: so much room on the file system of RUN, a file takes the rest. ``[]``: nothing happens.
+Prints the exit status of each life: -9, or what a command exits with.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ import torch
 
 import rft_ilab.rl.export as export
 import rft_ilab.rl.stage as stage_module
+from rft_ilab import disk
 from rft_ilab.cli.failures import handled
 from rft_ilab.config import Settings, SkillSettings, TrainSettings
 from rft_ilab.grading.engine import build_grader
@@ -49,7 +52,7 @@ TRAIN = TrainSettings(
     steps=5,
     prompts=4,
     group_size=8,
-    learning_rate=1e-2,
+    learning_rate=1e-3,
     val_every=2,
     val_tasks=10,
     checkpoint_every=3,
@@ -95,8 +98,11 @@ def die(moment: str) -> Any:
         if moment == "after":
             call()
         if moment == "torn":
-            path = told(arguments[0])
-            os.truncate(path, os.path.getsize(path) // 2)
+            path = Path(told(arguments[0]))
+            content = path.read_bytes()
+            # Of rows only the last is in danger: the others were on disk before.
+            new = content.rstrip(b"\n").rfind(b"\n") + 1 if path.suffix == ".jsonl" else 0
+            os.truncate(path, (new + len(content)) // 2)
         os.kill(os.getpid(), signal.SIGKILL)
 
     return act
@@ -125,13 +131,23 @@ def train(ctx: click.Context, home: Path) -> None:
         for t in target.split("train")[:16]
     ]
     say = lambda line: click.echo(line, err=True)  # noqa: E731
-    cache = Cache(home / "run" / "cache.sqlite")
-    stage = stage_module.RLStage(home / "run", [target], [watched], TRAIN, cache, say, lambda row: None)
+    run = Path(os.environ.get("RUN", home / "run"))
+    cache = Cache(run / "cache.sqlite")
+    stage = stage_module.RLStage(run, [target], [watched], TRAIN, cache, say, lambda row: None)
     stage.run(Path(os.environ["MODEL"]), lessons, {"area/other": 1.0})
+
+
+def leave_room(wanted: int) -> None:
+    """Let a file of another take all but ``wanted`` bytes of the disk."""
+    other = Path(os.environ["RUN"]).parent / "other"
+    other.write_bytes(b"")
+    other.write_bytes(bytes(max(0, disk.free_bytes(other) - wanted)))
 
 
 def live(home: str, life: list[Any]) -> int:
     """One process; returns its exit status (negative: the signal that ended it)."""
+    if life[:1] == ["room"]:
+        leave_room(life[1])
     child = os.fork()
     if not child:
         if len(life) == 4 and isinstance(life[0], int):

@@ -101,7 +101,9 @@ class UpdateGuard:
             row["rolled_back"] = what
             self.taken_back.append(self.updates)
         elif what := self._explodes(found):
-            self._take_back(engine, now)
+            # The update before it, too, unless that was taken back already.
+            restore_state(engine, self.before or now)
+            self.before = None
             row["rolled_back"] = what
             self.taken_back.append(self.updates)
         else:
@@ -124,15 +126,6 @@ class UpdateGuard:
             if len(usual) >= FEWEST and value > max(FLOORS[name], FACTOR * median(usual)):
                 return f"{name} {value:.4g} after a median of {median(usual):.4g}"
         return ""
-
-    def _take_back(self, engine: Engine, now: TrainingState) -> None:
-        """Undo this update and the one before it, of which the figures no longer count either."""
-        if self.before is None:
-            restore_state(engine, now)
-            return
-        restore_state(engine, self.before)
-        self.before = None
-        self.recent = {name: values[:-1] for name, values in self.recent.items()}
 
     def _stop_if_hopeless(self, step: str, log: Path) -> None:
         self.taken_back = [n for n in self.taken_back if n > self.updates - AMONG_LAST]

@@ -112,7 +112,8 @@ class RLStage:
         if not self.candidates:
             self._add_candidate(engine, "base", None)
         if lessons:
-            self.say(f"warm start on {len(lessons)} verified answers, {self.settings.sft_epochs} epochs")
+            if not progress.warm:
+                self.say(f"warm start on {len(lessons)} verified answers, {self.settings.sft_epochs} epochs")
             with stop_after_step() as stopped:
 
                 def after_batch(row: dict[str, Any]) -> None:

@@ -148,6 +148,44 @@ def test_sigint_saves_and_resume_ends_where_an_unbroken_run_does(tiny: Path, tmp
     assert (tmp_path / "a/rl/rollouts.jsonl").read_bytes() == (tmp_path / "b/rl/rollouts.jsonl").read_bytes()
 
 
+def test_early_stopping_survives_interruptions(tiny: Path, tmp_path: Path) -> None:
+    """All is solved: training ends after three idle steps, however they are spread over processes."""
+    always = dict(CONTAINS, reference="")
+    settings = dataclasses.replace(TRAIN, steps=9, val_every=100)
+
+    def interrupt(step: dict[str, Any]) -> None:
+        if step["step"] in (1, 2):
+            os.kill(os.getpid(), signal.SIGINT)
+
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            stage(tmp_path / "run", tmp_path / "t", settings, always, tick=interrupt).run(tiny, [], {"area/other": 1.0})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("rft_ilab.rl.stage.select", lambda *arguments: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            stage(tmp_path / "run", tmp_path / "t", settings, always).run(tiny, [], {"area/other": 1.0})
+    facts = stage(tmp_path / "run", tmp_path / "t", settings, always).run(tiny, [], {"area/other": 1.0})
+    assert (facts["steps"], facts["solved_early"]) == (3, True)
+    assert [r["step"] for r in read_jsonl(tmp_path / "run" / "rl" / "steps.jsonl")] == [1, 2, 3]
+
+
+def test_checkpoints_come_between_validations_and_in_the_warm_start(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By steps, or by time when steps are slow."""
+    saved: list[str] = []
+    monkeypatch.setattr("rft_ilab.rl.stage.save_checkpoint", lambda e, d, name, *rest: saved.append(name))
+    settings = dataclasses.replace(TRAIN, steps=5, val_every=100, sft_batch=2, checkpoint_every=3)
+    stage(tmp_path / "a", tmp_path / "t", settings).run(tiny, lessons(tmp_path / "t"), {"area/other": 1.0})
+    warm = ["sft-00003", "sft-00006", "sft-00008"]
+    assert saved == [*warm, "step-00000", "step-00003", "step-00005"]
+    saved.clear()
+    monkeypatch.setattr("rft_ilab.rl.stage.CHECKPOINT_S", 0.0)
+    settings = dataclasses.replace(settings, steps=2, checkpoint_every=100)
+    stage(tmp_path / "b", tmp_path / "t", settings).run(tiny, lessons(tmp_path / "t"), {"area/other": 1.0})
+    assert saved == [*(f"sft-{i:05d}" for i in range(1, 9)), *(f"step-{i:05d}" for i in (0, 1, 2, 2))]
+
+
 def test_no_signal_is_refused_with_advice(tiny: Path, tmp_path: Path) -> None:
     never = dict(CONTAINS, reference="this is never said {{item.reference}}")
     with pytest.raises(SignalError, match="so RL has nothing to reward"):
