@@ -99,7 +99,7 @@ class TrainSettings:
     val_tasks: int = 160
     signal_floor: float = 0.05
     max_error_share: float = 0.05
-    checkpoint_every: int = 10
+    checkpoint_every: int = 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

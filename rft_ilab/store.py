@@ -91,7 +91,9 @@ def append_jsonl(path: Path, rows: Iterable[Any]) -> None:
         new = not path.exists()
         # Unbuffered: closing a buffer tries once more to write what had no room.
         with path.open("ab", buffering=0) as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
+            # So that nobody else's rows are taken back with ours; some network file systems have no locks.
+            with contextlib.suppress(OSError):
+                fcntl.flock(file, fcntl.LOCK_EX)
             end = file.seek(0, os.SEEK_END)
             rest = memoryview(data if not end or _ends_with_newline(path) else b"\n" + data)
             try:

@@ -17,6 +17,7 @@ from rft_ilab.policy.local.gguf_file import write_llama
 from rft_ilab.policy.local.model import LoadedModel
 from rft_ilab.policy.local.sampler import LocalPolicy
 from rft_ilab.rl.engine import Engine
+from rft_ilab.store import read_json, write_json
 from rft_ilab.types import Prompt, Sampling
 
 # Share of greedy answers in which GGUF (F16) and merged model must agree; near ties may fall either way.
@@ -29,6 +30,9 @@ def save_peft_adapter(engine: Engine, scale: float, directory: Path) -> None:
     engine.load_adapter({n: w * scale if "lora_B" in n else w for n, w in weights.items()})
     with _fresh_directory(directory) as work:
         engine.peft.save_pretrained(work, safe_serialization=True)
+        # PEFT keeps them as a set, whose order is another one in every process.
+        config = read_json(work / "adapter_config.json")
+        write_json(work / "adapter_config.json", config | {"target_modules": sorted(config["target_modules"])})
     engine.load_adapter(weights)
 
 

@@ -150,7 +150,7 @@ def test_sigint_saves_and_resume_ends_where_an_unbroken_run_does(tiny: Path, tmp
 
 def test_early_stopping_survives_interruptions(tiny: Path, tmp_path: Path) -> None:
     """All is solved: training ends after three idle steps, however they are spread over processes."""
-    always = dict(CONTAINS, reference="")
+    always = dict(CONTAINS, operation="ne", reference="never said")
     settings = dataclasses.replace(TRAIN, steps=9, val_every=100)
 
     def interrupt(step: dict[str, Any]) -> None:
@@ -378,3 +378,51 @@ def test_a_gradient_that_is_no_number_changes_nothing_and_three_in_a_row_stop(
     plain = learning_rate(3, settings.steps, settings.learning_rate, 0)
     assert after["learning_rate"] == pytest.approx(plain / 2) and progress.guard.in_a_row == 0
     assert any(not torch.equal(w, before[n]) for n, w in engine.adapter().items())
+
+
+def test_an_exploding_step_is_taken_back_and_its_rollouts_stay(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = Engine(load_model(tiny, torch.float32), TRAIN)
+    env, progress, log = environment(tmp_path / "t", "area/target"), Progress(), tmp_path / "rl"
+    settings = dataclasses.replace(TRAIN, steps=9, learning_rate=1e-4, warmup_steps=0)
+    adapters = [engine.adapter()]
+    for _ in range(6):
+        assert "rolled_back" not in grpo_step(engine, [env], settings, progress, log)
+        adapters.append(engine.adapter())
+    accumulate = engine.accumulate
+
+    def explode(sequences: Any) -> Any:
+        stats = accumulate(sequences)
+        for parameter in engine.parameters:
+            parameter.grad.mul_(1e6)  # type: ignore[union-attr]
+        return stats
+
+    with monkeypatch.context() as patch:
+        patch.setattr(engine, "accumulate", explode)
+        row = grpo_step(engine, [env], settings, progress, log)
+    assert row["rolled_back"].startswith("gradient norm ") and progress.step == 7
+    assert all(torch.equal(w, adapters[5][n]) for n, w in engine.adapter().items())
+    assert any(not torch.equal(w, adapters[6][n]) for n, w in engine.adapter().items())
+    assert 7 in {r["step"] for r in read_jsonl(log / "rollouts.jsonl")}
+    after = grpo_step(engine, [env], settings, progress, log)
+    assert after["learning_rate"] == pytest.approx(learning_rate(7, 9, 1e-4, 0) / 2)
+
+
+def test_a_warm_start_that_breaks_says_where(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each batch after the first has a gradient that is none; the first is kept."""
+    broken = stage(tmp_path / "run", tmp_path / "t", dataclasses.replace(TRAIN, sft_batch=2))
+    step, calls = Engine.step, 0
+
+    def sometimes(engine: Engine, rate: float) -> float:
+        nonlocal calls
+        calls += 1
+        if calls > 1:
+            engine.parameters[0].grad.fill_(float("inf"))  # type: ignore[union-attr]
+        return step(engine, rate)
+
+    monkeypatch.setattr(Engine, "step", sometimes)
+    with pytest.raises(TrainingError, match=r"run/rl: warm start step 4: 3 updates in a row .* sft_learning_rate in"):
+        broken.run(tiny, lessons(tmp_path / "t"), {"area/other": 1.0})
+    rows = read_jsonl(tmp_path / "run" / "rl" / "steps.jsonl")
+    assert [row.get("skipped", False) for row in rows] == [False, True, True]
