@@ -19,6 +19,8 @@ import pytest
 from rft_ilab.store import read_jsonl
 from tests.tiny_model import make_tiny_model
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 STEP = "rft_ilab.rl.engine.Engine.step"
 ACCUMULATE = "rft_ilab.rl.engine.Engine.accumulate"
@@ -108,7 +110,6 @@ def test_the_unbroken_run_has_something_to_lose(unbroken: tuple[dict[str, Any], 
     assert [c["val"] for c in facts["candidates"] if c["name"] == "step-4"] == [1 / 3]
 
 
-@pytest.mark.slow
 def test_kills_everywhere_change_nothing(tiny: Path, tmp_path: Path, unbroken: tuple[dict[str, Any], float]) -> None:
     """23 kills, most of them in the middle of a write; the run goes on each time and ends in the same bytes."""
     statuses, said = lives(tmp_path / "killed", tiny, *KILLS, [])
@@ -118,7 +119,6 @@ def test_kills_everywhere_change_nothing(tiny: Path, tmp_path: Path, unbroken: t
     assert "damaged" not in said and said.count("resuming after batch 3 of the warm start") == 3
 
 
-@pytest.mark.slow
 def test_kills_at_random_moments_change_nothing(
     tiny: Path, tmp_path: Path, unbroken: tuple[dict[str, Any], float]
 ) -> None:
@@ -160,13 +160,12 @@ FULL: list[list[Any]] = [
     [errno.ENOSPC, "os.fsync", "rollouts.jsonl", 2],
     [errno.ENOSPC, "os.fsync", "facts.json", 1],
     [errno.ENOSPC, "os.fsync", "selection.json", 1],
-    [errno.ENOSPC, "os.fsync", ".adapter.partial", 1],
+    [errno.ENOSPC, "os.fsync", "adapter_config.json", 1],
     [errno.ENOSPC, "os.fsync", ".model.partial", 1],
     [errno.ENOSPC, "os.fsync", ".model.gguf.partial", 1],
 ]
 
 
-@pytest.mark.slow
 def test_errors_of_a_full_disk_stop_cleanly_and_the_run_goes_on(
     tiny: Path, tmp_path: Path, unbroken: tuple[dict[str, Any], float]
 ) -> None:
@@ -201,7 +200,6 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "-l", str(place)], check=True)
 
 
-@pytest.mark.slow
 def test_a_disk_that_is_full_again_and_again(
     tiny: Path, tmp_path: Path, small_disk: Path, unbroken: tuple[dict[str, Any], float]
 ) -> None:
@@ -217,7 +215,6 @@ def test_a_disk_that_is_full_again_and_again(
     assert_same(small_disk / "run", unbroken[0])
 
 
-@pytest.mark.slow
 def test_too_little_room_is_said_before_training(tiny: Path, tmp_path: Path, small_disk: Path) -> None:
     statuses, said = lives(tmp_path, tiny, ["room", 500_000], ["room", 2_000_000], RUN=str(small_disk / "run"))
     assert statuses == [2, 0]
