@@ -80,7 +80,8 @@ class TrainSettings:
     the base model joins the loss; KL is measured every ``kl_every`` steps (0: never). While entropy (nats a token) is
     below ``entropy_target``, a bonus grows (0: never). ``loss_mean`` counts every ``token`` or every ``sequence``
     alike; answers that were cut off are ``graded`` like others or ``masked``. ``guidance`` weighs the authored
-    reference of a task whose group is wrong throughout (0: unused).
+    reference of a task whose group is wrong throughout (0: unused). Every ``checkpoint_every`` steps, of either kind,
+    and at least every two minutes, all is saved; that may differ on resuming.
     """
 
     seed: int = 0
@@ -111,6 +112,7 @@ class TrainSettings:
     val_tasks: int = 160
     signal_floor: float = 0.05
     max_error_share: float = 0.05
+    checkpoint_every: int = 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -50,5 +50,9 @@ class RunError(RftError):
     """A run directory is missing, corrupt or belongs to another configuration."""
 
 
+class DiskError(RftError):
+    """There is no room for what has to be written; nothing that was there is damaged."""
+
+
 class HostError(RftError):
     """InstructLab is absent or not what the plugin was proven with."""

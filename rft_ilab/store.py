@@ -13,7 +13,7 @@ A run directory is the interface between stages (and the only one)::
     rl/selection.json    validation accuracy of every checkpoint, and the chosen one
     rl/validation/       greedy answers of every scored candidate to the target's validation tasks
     rl/attribution.json  what base, warm start and GRPO each did to these answers
-    rl/checkpoint/       the newest resumable state
+    rl/checkpoint/       the two newest resumable states
     rl/tensorboard/      the same steps as event files; rl/trackers/ says what each tracker was sent
     adapter/ model/ model.gguf    the result
     gate/verdict.json    the verdict; gate/results.jsonl has one line a (suite, model, task)
@@ -31,30 +31,36 @@ import sqlite3
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from rft_ilab.disk import PARTIAL, full_disk_named, make_directory, sync_directory
 from rft_ilab.errors import RunError
 
 
 def write_atomic(path: Path, content: str | bytes) -> None:
-    """Replace ``path`` with ``content``: readers see the old file or the new one, never a part."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Replace ``path`` with ``content``: readers see the old file or the new one, never a part, and so does a crash.
+
+    Raises DiskError when there is no room; the old file stays.
+    """
     data = content.encode() if isinstance(content, str) else content
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        # mkstemp makes files that only their owner may read; results follow the user's umask.
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary)
-        raise
+    with full_disk_named(path):
+        make_directory(path.parent)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=PARTIAL)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            # mkstemp makes files that only their owner may read; results follow the user's umask.
+            os.chmod(temporary, 0o666 & ~_umask())
+            os.replace(temporary, path)
+        except BaseException:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(temporary)
+            raise
+        sync_directory(path.parent)
 
 
 def _umask() -> int:
@@ -78,21 +84,50 @@ def read_json(path: Path) -> Any:
 
 
 def append_jsonl(path: Path, rows: Iterable[Any]) -> None:
-    """Append rows and fsync once; a crash can tear at most the last line, which readers drop."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("ab") as file:
-        if file.tell() and not _ends_with_newline(path):
-            file.write(b"\n")
-        for row in rows:
-            file.write(json.dumps(row, ensure_ascii=False).encode() + b"\n")
-        file.flush()
-        os.fsync(file.fileno())
+    """Append rows and fsync once; a crash can tear at most the last line, which readers drop.
+
+    Raises DiskError when there is no room; the file is then as it was.
+    """
+    data = b"".join(json.dumps(row, ensure_ascii=False).encode() + b"\n" for row in rows)
+    with full_disk_named(path):
+        make_directory(path.parent)
+        new = not path.exists()
+        # Unbuffered: closing a buffer tries once more to write what had no room.
+        with path.open("ab", buffering=0) as file:
+            # So that nobody else's rows are taken back with ours; some network file systems have no locks.
+            with contextlib.suppress(OSError):
+                fcntl.flock(file, fcntl.LOCK_EX)
+            end = file.seek(0, os.SEEK_END)
+            rest = memoryview(data if not end or _ends_with_newline(path) else b"\n" + data)
+            try:
+                while rest:
+                    rest = rest[file.write(rest) :]
+                os.fsync(file.fileno())
+            except OSError:
+                with contextlib.suppress(OSError):
+                    file.truncate(end)
+                raise
+        if new:
+            sync_directory(path.parent)
 
 
 def _ends_with_newline(path: Path) -> bool:
     with path.open("rb") as file:
         file.seek(-1, os.SEEK_END)
         return file.read(1) == b"\n"
+
+
+def keep_jsonl(path: Path, keep: Callable[[Any], bool]) -> None:
+    """Drop the rows that ``keep`` refuses, and torn lines; the others stay byte for byte. Atomic."""
+    before = path.read_bytes() if path.exists() else b""
+    kept = []
+    for line in before.split(b"\n"):
+        with contextlib.suppress(ValueError):
+            if keep(json.loads(line)):
+                kept.append(line + b"\n")
+    after = b"".join(kept)
+    if after != before:
+        write_atomic(path, after)
 
 
 def read_jsonl(path: Path) -> list[Any]:
@@ -124,20 +159,25 @@ class Cache:
     """
 
     def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
         self.path = path
+        with full_disk_named(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._db = self._opened()
+
+    def _opened(self) -> sqlite3.Connection:
+        path = self.path
         # SQLite does not wait where two turn the journal of a new file to WAL: one at a time. It also keeps two that
         # find the same file broken from setting aside each other's new one.
         with path.with_name(f"{path.name}.lock").open("ab") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             try:
-                self._db = self._open()
+                return self._open()
             except sqlite3.DatabaseError as error:
                 # A file that somebody has locked is no reason to throw their work away.
                 if error.sqlite_errorcode & 0xFF not in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
                     raise
                 path.rename(path.with_suffix(f".corrupt-{time.time_ns()}"))
-                self._db = self._open()
+                return self._open()
 
     def _open(self) -> sqlite3.Connection:
         db = sqlite3.connect(self.path, timeout=60, isolation_level=None)
@@ -151,10 +191,18 @@ class Cache:
         return None if row is None else json.loads(row[0])
 
     def put(self, entries: Iterable[tuple[str, Any]]) -> None:
+        """Raises DiskError when there is no room; then none of them is in."""
         rows = [(key, json.dumps(value, ensure_ascii=False)) for key, value in entries]
-        self._db.execute("BEGIN IMMEDIATE")
-        self._db.executemany("INSERT OR IGNORE INTO entries VALUES (?, ?)", rows)
-        self._db.execute("COMMIT")
+        with full_disk_named(self.path):
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                self._db.executemany("INSERT OR IGNORE INTO entries VALUES (?, ?)", rows)
+                self._db.execute("COMMIT")
+            except sqlite3.Error:
+                # Of a full disk SQLite may have rolled back by itself.
+                if self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
+                raise
 
 
 class Run:
@@ -173,6 +221,8 @@ class Run:
         """
         run = cls(directory)
         if (directory / "manifest.json").exists():
+            for leftover in directory.glob(f".manifest.json.*{PARTIAL}"):
+                leftover.unlink(missing_ok=True)
             run.manifest = read_json(directory / "manifest.json")
             if run.manifest.get("identity") != manifest["identity"]:
                 changed = sorted(

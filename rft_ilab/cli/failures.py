@@ -16,7 +16,8 @@ from typing import NoReturn, ParamSpec, TypeVar
 
 import click
 
-from rft_ilab.errors import RftError
+from rft_ilab.disk import disk_error
+from rft_ilab.errors import DiskError, RftError
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -27,8 +28,8 @@ EXIT_INTERRUPTED = 130
 #: key in ``click.Context.meta``: the command line that continues where an interruption left off
 RESUME = "rft_ilab.resume"
 
-_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS}
-_SQLITE_CODES = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN}
+_ERRNOS = {errno.EACCES, errno.EROFS}
+_SQLITE_CODES = {sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN}
 _RUST_MESSAGES = tuple(f"(os error {number})" for number in _ERRNOS)
 
 
@@ -39,22 +40,30 @@ def handled(command: Callable[P, R]) -> Callable[P, R]:
     def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
             return command(*args, **kwargs)
+        except DiskError as error:
+            fail(f"{error}{_resume()}")
         except RftError as error:
             fail(str(error))
         except KeyboardInterrupt:
-            resume = click.get_current_context().meta.get(RESUME)
-            click.echo("interrupted" + (f"; resume with: {resume}" if resume else ""), err=True)
+            click.echo(f"interrupted{_resume()}", err=True)
             raise click.exceptions.Exit(EXIT_INTERRUPTED) from None
         except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
             raise
         except Exception as error:  # noqa: BLE001 - the boundary: nothing may leave with exit code 1
-            line = environment_failure(error)
+            full, line = disk_error(error), environment_failure(error)
+            if full is not None:
+                fail(f"{full}{_resume()}")
             if line is not None:
                 fail(line)
             traceback.print_exc()
             raise click.exceptions.Exit(EXIT_ERROR) from None
 
     return wrapper
+
+
+def _resume() -> str:
+    command = click.get_current_context().meta.get(RESUME)
+    return f"; resume with: {command}" if command else ""
 
 
 def fail(line: str) -> NoReturn:
@@ -64,7 +73,7 @@ def fail(line: str) -> NoReturn:
 
 
 def environment_failure(error: Exception) -> str | None:
-    """One line for a full disk or a missing permission; None for every other error."""
+    """One line for a missing permission; None for every other error. (Full disks: :mod:`rft_ilab.disk`.)"""
     if isinstance(error, OSError):
         if error.errno not in _ERRNOS:
             return None

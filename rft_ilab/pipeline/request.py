@@ -117,7 +117,8 @@ class Workspace:
             "endpoint": " ".join(filter(None, (self.request.endpoint, self.request.endpoint_model))),
             "targets": [e.skill.name for e in self.targets],
             "data": settings["data"],
-            "train": settings["train"],
+            # How often a run is saved changes nothing in it.
+            "train": {key: value for key, value in settings["train"].items() if key != "checkpoint_every"},
             "skills": {e.skill.name: _identity(e) for e in self.environments},
         }
         # Only where there is one: runs from before there were controls are resumed, too.

@@ -74,7 +74,7 @@ class Screen:
             pace.add(row)
             view.add(row)
             # The panel is gone in the end; these lines stay.
-            if row.get("skipped") or row["step"] == row["steps"]:
+            if _went_wrong(row) or row["step"] == row["steps"]:
                 self.say(step_line(row))
 
         with Live(view, console=self.console, transient=True, refresh_per_second=2):
@@ -82,7 +82,7 @@ class Screen:
 
     def _plain_step(self, row: Row, pace: Pace) -> None:
         pace.add(row)
-        if row["stage"] != "sft" or row["step"] % 5 == 0 or row["step"] == row["steps"]:
+        if row["stage"] != "sft" or row["step"] % 5 == 0 or row["step"] == row["steps"] or _went_wrong(row):
             self.say(step_line(row, time_left(pace)))
 
 
@@ -90,9 +90,9 @@ def step_line(row: Row, left: str = "") -> str:
     """An optimiser step as an engineer watches it, in one glance; what the row lacks is not shown."""
     parts = [f"  {row['stage']:>4} {row['step']:>3}/{row['steps']}"]
     if row["stage"] == "sft":
-        parts.append(f"loss {row['loss']:.3f}" if "loss" in row else "skipped: the gradient is no number")
+        parts += [f"loss {row['loss']:.3f}"] if "loss" in row else []
         parts.append(f"{row['seconds']:.1f} s")
-        return "  ".join(filter(None, [*parts, left]))
+        return "  ".join(filter(None, [*parts, _went_wrong(row), left]))
     parts.append(f"reward {row['reward']:.3f}")
     parts.append(f"signal {row['signal_groups']}/{row['groups']}")
     parts.append(f"entropy {row['entropy']:.2f}" if "entropy" in row else "no update")
@@ -101,10 +101,15 @@ def step_line(row: Row, left: str = "") -> str:
     parts.append(f"{row['sample_s'] + row['train_s']:.1f} s")
     if row.get("tokens_per_s") is not None:
         parts.append(f"{row['tokens_per_s']:,.0f} tokens/s")
-    if row.get("skipped"):
-        parts.append("update skipped: the gradient is no number")
+    parts.append(_went_wrong(row))
     if row["errors"]:
         parts.append(f"{row['errors']} grader error{'s' if row['errors'] > 1 else ''}")
     if "val" in row:
         parts.append(f"val {row['val']['greedy']:.1%}")
     return "  ".join(filter(None, [*parts, left]))
+
+
+def _went_wrong(row: Row) -> str:
+    if "rolled_back" in row:
+        return f"update taken back: {row['rolled_back']}"
+    return "update skipped: the gradient is no number" if row.get("skipped") else ""

@@ -83,6 +83,10 @@ class Engine:
                 layer.merge(scale)
             self._merged = scale
 
+    def weights_changed(self) -> None:
+        """To be called by whoever changes ``parameters``: what runs is merged anew before it is used again."""
+        self._merged = None
+
     def policy(self, version: str) -> LocalPolicy:
         """The sampler as a policy; ``version`` must change with the weights, since caches rely on it."""
         return LocalPolicy(self.sampler, policy_id=version)
@@ -186,7 +190,7 @@ class Engine:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.step()
-        self._merged = None
+        self.weights_changed()
         self.optimizer.zero_grad(set_to_none=True)
         return norm
 
@@ -208,7 +212,7 @@ class Engine:
     def load_adapter(self, weights: dict[str, torch.Tensor]) -> None:
         for name, parameter in self._named().items():
             parameter.copy_(weights[name])
-        self._merged = None
+        self.weights_changed()
 
 
 def _tokens(sequence: WeightedSequence) -> tuple[tuple[int, ...], tuple[int, ...]]:

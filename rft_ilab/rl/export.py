@@ -13,6 +13,7 @@ import torch
 from peft import LoraConfig
 from safetensors.torch import save_file
 
+from rft_ilab.disk import PARTIAL, full_disk_named, make_directory, put_in_place
 from rft_ilab.errors import PolicyError
 from rft_ilab.policy.local.gguf_file import write_llama
 from rft_ilab.policy.local.model import LoadedModel
@@ -20,6 +21,7 @@ from rft_ilab.policy.local.sampler import LocalPolicy
 from rft_ilab.rl.checkpoint import scaled
 from rft_ilab.rl.engine import Engine
 from rft_ilab.rl.lora import TARGETS
+from rft_ilab.store import read_json, write_json
 from rft_ilab.types import Prompt, Sampling
 
 # Share of greedy answers in which GGUF (F16) and merged model must agree; near ties may fall either way.
@@ -40,6 +42,9 @@ def save_peft_adapter(engine: Engine, scale: float, directory: Path) -> None:
     )
     with _fresh_directory(directory) as work:
         config.save_pretrained(str(work))
+        # PEFT keeps the targets as a set, whose order is another one in every process.
+        written = read_json(work / "adapter_config.json")
+        write_json(work / "adapter_config.json", written | {"target_modules": sorted(TARGETS)})
         save_file({n: w.cpu() for n, w in weights.items()}, work / "adapter_model.safetensors", {"format": "pt"})
 
 
@@ -65,12 +70,17 @@ def save_merged(engine: Engine, directory: Path) -> None:
 @contextlib.contextmanager
 def _fresh_directory(target: Path) -> Iterator[Path]:
     """Write into a directory beside ``target``; it takes that place only when complete."""
-    work = target.with_name(f".{target.name}.partial")
+    work = target.with_name(f".{target.name}{PARTIAL}")
     shutil.rmtree(work, ignore_errors=True)
-    work.mkdir(parents=True)
-    yield work
-    shutil.rmtree(target, ignore_errors=True)
-    work.rename(target)
+    with full_disk_named(target):
+        try:
+            make_directory(work)
+            yield work
+            put_in_place(work, target)
+        except BaseException:
+            # On a full disk what was half written would only be in the way.
+            shutil.rmtree(work, ignore_errors=True)
+            raise
 
 
 def save_gguf(merged: LoadedModel, prompts: Sequence[Prompt], max_tokens: int, path: Path) -> dict[str, Any]:

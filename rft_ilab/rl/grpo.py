@@ -15,7 +15,7 @@ import math
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,15 +24,8 @@ from rft_ilab.errors import GraderError
 from rft_ilab.rl.curriculum import draw_tasks
 from rft_ilab.rl.engine import Engine
 from rft_ilab.rl.evaluate import sample_and_grade
-from rft_ilab.rl.objective import (
-    RateGuard,
-    WeightedSequence,
-    equal_sequences,
-    group_advantages,
-    has_signal,
-    learning_rate,
-)
-from rft_ilab.rl.stopping import EntropyGuard
+from rft_ilab.rl.objective import WeightedSequence, equal_sequences, group_advantages, has_signal, learning_rate
+from rft_ilab.rl.progress import Progress
 from rft_ilab.rollouts import Environment, Graded
 from rft_ilab.skills.tasks import build_prompt
 from rft_ilab.store import append_jsonl
@@ -40,20 +33,6 @@ from rft_ilab.types import Sampling
 
 # How often a step may draw more prompts because too many groups had no signal.
 REFILLS = 1
-
-
-@dataclass(slots=True)
-class Progress:
-    """What the loop carries from step to step besides weights; JSON-serialisable for checkpoints."""
-
-    step: int = 0
-    pass_rate: dict[str, float] = field(default_factory=dict)
-    graded: int = 0
-    errors: int = 0
-    first_error: str = ""
-    rate_factor: float = 1.0
-    skipped: int = 0
-    entropy_weight: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +49,8 @@ def grpo_step(
 ) -> dict[str, Any]:
     """One step: sample, grade, update. Advances ``progress``; appends rollouts and the step's row to ``log``.
 
-    Raises GraderError when the share of erroneous grades so far exceeds ``max_error_share``, TrainingError after three
-    updates in a row whose gradient is no number.
+    Raises GraderError when the share of erroneous grades so far exceeds ``max_error_share``, TrainingError when updates
+    keep going wrong (see :mod:`.guard`).
     """
     step = progress.step
     started = time.monotonic()
@@ -91,8 +70,7 @@ def grpo_step(
     sequences += [_guidance(engine, g, settings.guidance) for g in guided]
     if settings.loss_mean == "sequence":
         sequences = equal_sequences(sequences)
-    guard = RateGuard(progress.rate_factor, progress.skipped)
-    rate = guard.factor * learning_rate(step, settings.steps, settings.learning_rate, settings.warmup_steps)
+    rate = progress.guard.factor * learning_rate(step, settings.steps, settings.learning_rate, settings.warmup_steps)
     rewards = [graded.grade.reward for g in groups for graded in g.rollouts if graded.grade.error is None]
     mean = sum(rewards) / len(rewards) if rewards else 0.0
     row: dict[str, Any] = {
@@ -113,7 +91,7 @@ def grpo_step(
     append_jsonl(log / "rollouts.jsonl", (r for g in groups for r in _rollout_rows(g, step + 1)))
     if sequences:
         for _ in range(settings.updates):
-            row |= _update(engine, sequences, rate, guard, progress)
+            row |= _update(engine, sequences, rate, progress, log)
     row["train_s"] = round(time.monotonic() - sampled, 3)
     row["tokens_per_s"] = round(row["completion_tokens"] / max(1e-3, row["sample_s"] + row["train_s"]), 1)
     progress.step += 1
@@ -121,26 +99,21 @@ def grpo_step(
 
 
 def _update(
-    engine: Engine, sequences: Sequence[WeightedSequence], rate: float, guard: RateGuard, progress: Progress
+    engine: Engine, sequences: Sequence[WeightedSequence], rate: float, progress: Progress, log: Path
 ) -> dict[str, Any]:
     """One update; what it came to, without numbers that are none. Raises TrainingError."""
     settings = engine.settings
     # The reference's forward pass is a quarter of an update, so KL is measured now and then.
     every = settings.kl_every
     measure_kl = every > 0 and (progress.step % every == 0 or progress.step + 1 == settings.steps)
-    stats = engine.accumulate(sequences, measure_kl=measure_kl, entropy_weight=progress.entropy_weight)
-    norm = engine.step(rate)
-    done = guard.after(norm)
-    progress.rate_factor, progress.skipped = guard.factor, guard.skipped
-    entropy_guard = EntropyGuard(progress.entropy_weight)
-    entropy_guard.after(stats.entropy, settings.entropy_target)
-    progress.entropy_weight = entropy_guard.weight
+    stats = engine.accumulate(sequences, measure_kl=measure_kl, entropy_weight=progress.entropy_guard.weight)
+    done = progress.guard.update(engine, stats, rate, step=f"GRPO step {progress.step + 1}", log=log)
+    progress.entropy_guard.after(stats.entropy, settings.entropy_target)
     found = {
         "entropy": round(stats.entropy, 4),
         "loss": round(stats.loss, 5),
         "importance_gap": round(stats.importance_gap, 5),
         "nodes": stats.nodes,
-        "grad_norm": round(norm, 4),
     }
     if stats.kl:
         found["kl"] = round(sum(kl for kl, _ in stats.kl.values()) / sum(n for _, n in stats.kl.values()), 5)
@@ -148,8 +121,8 @@ def _update(
     if stats.kl:
         row["kl_by_skill"] = {skill: round(kl / n, 5) for skill, (kl, n) in sorted(stats.kl.items())}
     if settings.entropy_target:
-        row["entropy_weight"] = progress.entropy_weight
-    return row | ({} if done else {"skipped": True})
+        row["entropy_weight"] = progress.entropy_guard.weight
+    return row | done
 
 
 def _sample_groups(

@@ -16,11 +16,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from rft_ilab.config import TrainSettings
-from rft_ilab.errors import TrainingError
 
-# A gradient that is no number is skipped and the rate lowered; after so many in a row something is broken.
-MOST_SKIPPED = 3
-SKIPPED_FACTOR = 0.5
 # Below this spread all rewards of a group are the same number, give or take rounding.
 MIN_STD = 1e-6
 
@@ -45,31 +41,6 @@ def group_advantages(rewards_G: Sequence[float | None]) -> list[float | None]:
 
 def has_signal(advantages_G: Sequence[float | None]) -> bool:
     return any(advantages_G)
-
-
-@dataclass(slots=True)
-class RateGuard:
-    """Lowers the learning rate after gradients that are no finite numbers, for good.
-
-    ``skipped`` counts those in a row. JSON-serialisable, since a resumed run must go on with it.
-    """
-
-    factor: float = 1.0
-    skipped: int = 0
-
-    def after(self, norm: float) -> bool:
-        """Note a step's gradient norm; False if the step was skipped. Raises TrainingError after three in a row."""
-        if math.isfinite(norm):
-            self.skipped = 0
-            return True
-        self.skipped += 1
-        self.factor *= SKIPPED_FACTOR
-        if self.skipped >= MOST_SKIPPED:
-            raise TrainingError(
-                f"{self.skipped} updates in a row had a gradient of {norm}: the weights are as they were before",
-                fix="lower learning_rate or sft_learning_rate in rft.toml; rl/steps.jsonl has the steps before",
-            )
-        return False
 
 
 @dataclass(frozen=True, slots=True)

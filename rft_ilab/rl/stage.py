@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 import signal as signals
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
@@ -15,8 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from rft_ilab.config import TrainSettings
+from rft_ilab.disk import remove_leftovers
 from rft_ilab.policy.local.model import LoadedModel, load_model
 from rft_ilab.policy.local.sampler import LocalPolicy
+from rft_ilab.rl import parallel
 from rft_ilab.rl.attribution import State, attribute, attribution_line
 from rft_ilab.rl.checkpoint import load_adapter, load_checkpoint, save_adapter, save_checkpoint
 from rft_ilab.rl.controls import control_environment, refuse_without_format
@@ -24,21 +27,27 @@ from rft_ilab.rl.curriculum import draw_tasks
 from rft_ilab.rl.engine import Engine
 from rft_ilab.rl.evaluate import accuracy_of, greedy_answers, refuse_errors, sample_and_grade
 from rft_ilab.rl.export import save_gguf, save_merged, save_peft_adapter
-from rft_ilab.rl.grpo import Progress, train_grpo
+from rft_ilab.rl.grpo import train_grpo
+from rft_ilab.rl.guard import UpdateGuard
 from rft_ilab.rl.lessons import Lesson
 from rft_ilab.rl.objective import group_advantages, has_signal
+from rft_ilab.rl.progress import Progress
 from rft_ilab.rl.selection import Candidate, evaluations, select, use
 from rft_ilab.rl.signal import Signal, measure_signal, refuse_without_signal, surprise
+from rft_ilab.rl.space import require_space
 from rft_ilab.rl.validation import Answer, answers_path, load_answers, save_answers
 from rft_ilab.rl.warmstart import warm_start
 from rft_ilab.rollouts import Environment, Graded
 from rft_ilab.skills.tasks import build_prompt
-from rft_ilab.store import Cache, append_jsonl, read_json, read_jsonl, write_atomic, write_json
+from rft_ilab.store import Cache, append_jsonl, keep_jsonl, read_json, write_json
 from rft_ilab.types import Policy, Sampling
 
 SIGNAL_TASKS = 48
 GGUF_PROMPTS = 16
 WATCHED_VAL_TASKS = 60
+# A checkpoint is due after ``checkpoint_every`` steps or so many seconds, whichever comes first.
+CHECKPOINT_S = 120.0
+# After so many steps in a row with next to nothing to learn from, all is solved.
 
 
 class RLStage:
@@ -65,6 +74,7 @@ class RLStage:
         self.cache, self.say, self.tick = cache, say, tick
         self.log = directory / "rl"
         self.candidates: list[Candidate] = []
+        self.unsaved, self.saved_at = 0, time.monotonic()
 
     # -- the whole --------------------------------------------------------------------------------
 
@@ -72,78 +82,94 @@ class RLStage:
         """Train from ``model`` on verified ``lessons`` and the targets' graders; returns facts for the manifest.
 
         ``margins`` says how much validation accuracy each watched skill may lose. Raises SignalError when
-        there is nothing to learn from, GraderError when too many grades are errors, KeyboardInterrupt after
-        saving when the user stops it.
+        there is nothing to learn from, GraderError when too many grades are errors, TrainingError when updates keep
+        going wrong, DiskError when there is no room, KeyboardInterrupt after saving when the user stops it.
         """
         if self.control == "format-only":
             for e in self.targets:
                 refuse_without_format(e)
+        remove_leftovers(self.log)
         loaded = load_model(model)
         engine = Engine(loaded, self.settings)
+        require_space(engine, self.settings, self.directory)
         progress = self._resume(engine)
         engine.refresh_sampler(0.0)
         base_watched = self._watched_accuracy(LocalPolicy(engine.sampler), self.cache)
-        if progress is None:
-            progress = self._begin(engine, lessons)
+        if not progress.begun:
+            self._begin(engine, lessons, progress)
         with stop_after_step() as stopped:
-            solved = self._train(engine, progress, stopped)
-        self._score_candidate(engine, progress)
+            self._train(engine, progress, stopped)
+        if all(c.name != f"step-{progress.step}" for c in self.candidates):
+            self._score_candidate(engine, progress)
+            self._save(engine, progress)
         chosen = self._select(engine, base_watched, margins)
         facts = self._export(engine, chosen)
         self._attribute(engine, chosen)
-        return {"steps": progress.step, "solved_early": solved, "chosen": chosen.as_dict(), **facts}
+        return {"steps": progress.step, "ended_early": progress.ended, "chosen": chosen.as_dict(), **facts}
 
-    def _resume(self, engine: Engine) -> Progress | None:
-        facts = load_checkpoint(engine, self.log / "checkpoint")
-        if facts is None:
-            # Whatever an interrupted first attempt wrote would otherwise be there twice.
-            for name in ("steps.jsonl", "rollouts.jsonl"):
-                (self.log / name).unlink(missing_ok=True)
-            return None
-        self.candidates = [Candidate(**row) for row in facts["candidates"]]
-        progress = Progress(**facts["progress"])
+    def _resume(self, engine: Engine) -> Progress:
+        """The state to go on from; rows of steps that will be done again are dropped, or they would be there twice."""
+        found = load_checkpoint(engine, self.log / "checkpoint", self.say)
+        progress = Progress()
+        if found is not None:
+            progress = Progress.of(found.facts["progress"])
+            progress.guard.before = found.before
+            self.candidates = [Candidate(**row) for row in found.facts["candidates"]]
+            self.say(f"resuming after {progress}")
         for name in ("steps.jsonl", "rollouts.jsonl"):
-            rows = read_jsonl(self.log / name)
-            kept = [r for r in rows if r.get("stage") == "sft" or r["step"] <= progress.step]
-            write_atomic(self.log / name, "")
-            append_jsonl(self.log / name, kept)
-        self.say(f"resuming after GRPO step {progress.step}")
+            keep_jsonl(self.log / name, progress.covers)
         return progress
 
-    def _begin(self, engine: Engine, lessons: Sequence[Lesson]) -> Progress:
+    def _begin(self, engine: Engine, lessons: Sequence[Lesson], progress: Progress) -> None:
         """Score the base, warm-start, check for signal; the first two candidates."""
-        self._add_candidate(engine, "base", None)
+        if not self.candidates:
+            self._add_candidate(engine, "base", None)
         if lessons:
-            self.say(f"warm start on {len(lessons)} verified answers, {self.settings.sft_epochs} epochs")
-            warm_start(engine, lessons, self.settings, self.log / "steps.jsonl", self.tick)
+            if not progress.warm:
+                self.say(f"warm start on {len(lessons)} verified answers, {self.settings.sft_epochs} epochs")
+            with stop_after_step() as stopped:
+
+                def after_batch(row: dict[str, Any]) -> None:
+                    self.tick(row)
+                    self._save_if_due(engine, progress, stopped(), row["step"] == row["steps"])
+
+                warm_start(engine, lessons, self.settings, progress, self.log, after_batch)
         engine.refresh_sampler()
         self._add_candidate(engine, "sft", "candidates/sft.safetensors")
         self._check_signal(engine)
-        progress = Progress()
+        progress.begun, progress.guard = True, UpdateGuard()
+        progress.stop.best = max(candidate.score for candidate in self.candidates)
         self._save(engine, progress)
-        return progress
 
-    def _train(self, engine: Engine, progress: Progress, stopped: Callable[[], bool]) -> bool:
-        """GRPO to the end, saving candidates; returns True when it ended early because all is solved."""
-        idle = 0
+    def _train(self, engine: Engine, progress: Progress, stopped: Callable[[], bool]) -> None:
+        """GRPO to the end or to where it makes no sense any longer, saving candidates."""
 
         def after_step(row: dict[str, Any]) -> bool:
-            nonlocal idle
-            idle = idle + 1 if row["signal_groups"] <= 1 else 0
             if progress.step == 1 and not self.control:
                 row["expected_signal"] = self._compare_with_prediction(row)
             if progress.step % self.settings.val_every == 0 and progress.step < self.settings.steps:
                 row["val"] = self._score_candidate(engine, progress)
+                progress.ended = progress.stop.after_validation(self.candidates[-1].score)
+            progress.ended = progress.stop.after_step(row["signal_groups"], row["reward"]) or progress.ended
             append_jsonl(self.log / "steps.jsonl", [row])
             self.tick(row)
-            if "val" in row or stopped():
-                self._save(engine, progress)
-            if stopped():
-                raise KeyboardInterrupt
-            return idle >= 3
+            self._save_if_due(engine, progress, stopped(), "val" in row)
+            return bool(progress.ended)
 
-        train_grpo(engine, self._rewarded(), self.settings, progress, self.log, after_step=after_step)
-        return idle >= 3
+        if not progress.ended:
+            train_grpo(engine, self._rewarded(), self.settings, progress, self.log, after_step=after_step)
+        if progress.ended:
+            self.say(f"ended after GRPO step {progress.step}: {progress.ended}")
+
+    def _save_if_due(self, engine: Engine, progress: Progress, stopped: bool, milestone: bool) -> None:
+        """After a step: save at a milestone, now and then, and when the user stops (raises KeyboardInterrupt)."""
+        self.unsaved += 1
+        waited = time.monotonic() - self.saved_at
+        stopped = parallel.anyone(stopped)
+        if stopped or milestone or self.unsaved >= self.settings.checkpoint_every or waited >= CHECKPOINT_S:
+            self._save(engine, progress)
+        if stopped:
+            raise KeyboardInterrupt
 
     def _rewarded(self) -> Sequence[Environment]:
         """The targets as GRPO sees them: with another reward in a control arm."""
@@ -154,12 +180,10 @@ class RLStage:
         return [control_environment(e, self.control, means[e.skill.name], seed) for e in self.targets]
 
     def _save(self, engine: Engine, progress: Progress) -> None:
-        facts = {
-            "step": progress.step,
-            "progress": asdict(progress),
-            "candidates": [c.as_dict() for c in self.candidates],
-        }
-        save_checkpoint(engine, self.log / "checkpoint", facts)
+        # In full precision: selection compares them.
+        facts = {"progress": progress.as_dict(), "candidates": [asdict(c) for c in self.candidates]}
+        save_checkpoint(engine, self.log / "checkpoint", progress.name, facts, progress.guard.before)
+        self.unsaved, self.saved_at = 0, time.monotonic()
 
     # -- measuring on validation --------------------------------------------------------------------
 

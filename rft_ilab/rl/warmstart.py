@@ -6,6 +6,7 @@ and learns from what the policy itself says; ``ilab rft report`` shows what each
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,7 +15,8 @@ from typing import Any
 from rft_ilab.config import TrainSettings
 from rft_ilab.rl.engine import Engine
 from rft_ilab.rl.lessons import Lesson, plan_batches
-from rft_ilab.rl.objective import RateGuard, WeightedSequence, learning_rate
+from rft_ilab.rl.objective import WeightedSequence, learning_rate
+from rft_ilab.rl.progress import Progress
 from rft_ilab.store import append_jsonl
 
 
@@ -22,20 +24,21 @@ def warm_start(
     engine: Engine,
     lessons: Sequence[Lesson],
     settings: TrainSettings,
+    progress: Progress,
     log: Path,
     advance: Callable[[dict[str, Any]], None] = lambda row: None,
 ) -> int:
-    """Train on verified answers; returns the number of optimiser steps.
+    """Train on verified answers, from batch ``progress.warm`` on; returns the number of batches.
 
-    Token-mean cross-entropy of the completions, each step one trie. A batch whose gradient is no number is skipped and
-    the rate halved; raises TrainingError after three in a row.
+    Token-mean cross-entropy of the completions, each step one trie. ``log`` is the directory of ``steps.jsonl``;
+    ``advance`` gets a batch's row when it is over. Raises TrainingError when updates keep going wrong (:mod:`.guard`).
     """
     loaded = engine.loaded
     batches = plan_batches(lessons, settings)
-    guard = RateGuard()
-    for step, batch in enumerate(batches):
+    for step in range(progress.warm, len(batches)):
         started = time.monotonic()
-        rate = guard.factor * learning_rate(step, len(batches), settings.sft_learning_rate, settings.warmup_steps)
+        rate = learning_rate(step, len(batches), settings.sft_learning_rate, settings.warmup_steps)
+        rate *= progress.guard.factor
         stats = engine.accumulate(
             [
                 WeightedSequence(
@@ -43,11 +46,10 @@ def warm_start(
                     tuple(loaded.encode_completion(lesson.completion)),
                     weight=1.0,
                 )
-                for lesson in batch
+                for lesson in batches[step]
             ]
         )
-        norm = engine.step(rate)
-        done = guard.after(norm)
+        done = progress.guard.update(engine, stats, rate, step=f"warm start step {step + 1}", log=log)
         row: dict[str, Any] = {
             "stage": "sft",
             "step": step + 1,
@@ -57,7 +59,8 @@ def warm_start(
             "nodes": stats.nodes,
             "seconds": round(time.monotonic() - started, 3),
         }
-        row |= {"loss": round(stats.loss, 5), "grad_norm": round(norm, 4)} if done else {"skipped": True}
-        append_jsonl(log, [row])
+        row |= ({"loss": round(stats.loss, 5)} if math.isfinite(stats.loss) else {}) | done
+        append_jsonl(log / "steps.jsonl", [row])
+        progress.warm = step + 1
         advance(row)
     return len(batches)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import sqlite3
 import sys
 from pathlib import Path
@@ -14,8 +15,9 @@ from click.testing import CliRunner
 
 from rft_ilab import config
 from rft_ilab.cli import options, outcome
-from rft_ilab.cli.failures import RESUME, environment_failure, handled
-from rft_ilab.errors import GraderError, RunError
+from rft_ilab.cli.failures import RESUME, handled
+from rft_ilab.disk import disk_error
+from rft_ilab.errors import DiskError, GraderError, RunError
 from rft_ilab.store import Cache, append_jsonl
 
 
@@ -41,11 +43,13 @@ def raising(error):
     [
         (GraderError("no such type 'x'", where="a/grader.json", line=3, fix="one of y"), "a/grader.json:3: no such"),
         (RunError("two\nlines"), "two lines"),
-        (OSError(errno.ENOSPC, "No space left on device", "/runs/x"), "/runs/x: No space left on device"),
-        (OSError(errno.ENOSPC, "No space left on device"), "No space left on device"),
+        (OSError(errno.ENOSPC, "No space left on device", "/runs/x"), "/runs/x: cannot be written: no space left"),
+        (OSError(errno.ENOSPC, "No space left on device"), "cannot be written: no space left on the disk (make room"),
+        (OSError("1024 requested and 512 written"), "cannot be written: no space left on the disk (make room"),
+        (DiskError("too little", where="/x", fix="make room"), "/x: too little (make room)"),
         (PermissionError(errno.EACCES, "Permission denied", "/secret/x"), "/secret/x: Permission denied"),
         (OSError(errno.EROFS, "Read-only file system", "/x"), "/x: Read-only"),
-        (OSError(errno.EDQUOT, "Disk quota exceeded", "/x"), "/x: Disk quota"),
+        (OSError(errno.EDQUOT, "Disk quota exceeded", "/x"), "/x: cannot be written: the disk quota is used up (make"),
     ],
 )
 def test_an_error_of_the_user_is_one_line_and_exit_code_2(error, line):
@@ -70,7 +74,9 @@ def test_a_full_disk_under_the_cache_is_one_line(tmp_path):
         cache.put([("key", "x" * 100_000)])
 
     result = invoke(body)
-    assert result.exit_code == 2 and result.output == "Error: cache: database or disk is full\n"
+    assert result.exit_code == 2 and result.output.count("\n") == 1
+    assert result.output.startswith(f"Error: {tmp_path}/cache.db: cannot be written: no space left on the disk, ")
+    assert re.search(r", [\d.]+ [kMG]B free \(make room there, then give the same command again", result.output)
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full")
@@ -78,15 +84,15 @@ def test_a_full_disk_under_a_file_is_one_line(tmp_path):
     full = tmp_path / "full"
     full.symlink_to("/dev/full")  # a link, so that nothing could ever replace the device itself
     result = invoke(lambda ctx: append_jsonl(full, [{"a": 1}]))
-    assert result.exit_code == 2 and result.output.count("\n") == 1 and "No space left" in result.output
+    assert result.exit_code == 2 and result.output.count("\n") == 1 and "no space left" in result.output
 
 
 def test_a_full_disk_under_safetensors_is_one_line():
     import safetensors
 
     full = safetensors.SafetensorError('Error while serializing: I/O error: "No space left on device (os error 28)"')
-    assert environment_failure(full) is not None
-    assert environment_failure(safetensors.SafetensorError("header too large")) is None
+    assert invoke(raising(full)).output.startswith("Error: cannot be written: no space left")
+    assert disk_error(safetensors.SafetensorError("header too large")) is None
 
 
 def test_an_interruption_says_how_to_resume():
@@ -98,6 +104,14 @@ def test_an_interruption_says_how_to_resume():
     assert result.exit_code == 130
     assert result.output == "interrupted; resume with: ilab rft run --run x\n"
     assert invoke(raising(KeyboardInterrupt())).output == "interrupted\n"
+
+
+def test_a_full_disk_says_how_to_resume():
+    def body(ctx):
+        ctx.meta[RESUME] = "ilab rft run --run x"
+        raise DiskError("too little", where="/x")
+
+    assert invoke(body).output == "Error: /x: too little; resume with: ilab rft run --run x\n"
 
 
 def test_exit_codes_pass_through():

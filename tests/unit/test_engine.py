@@ -207,9 +207,10 @@ def test_checkpoint_round_trip(tiny: Path, tmp_path: Path) -> None:
     engine = new_engine(tiny)
     engine.accumulate(BATCH)
     engine.step(1e-2)
-    save_checkpoint(engine, tmp_path, {"step": 1, "note": "x"})
+    save_checkpoint(engine, tmp_path, "step-00001", {"step": 1, "note": "x"})
     other = new_engine(tiny)
-    assert load_checkpoint(other, tmp_path) == {"step": 1, "note": "x"}
+    loaded = load_checkpoint(other, tmp_path, print)
+    assert loaded is not None and loaded.facts == {"step": 1, "note": "x"} and loaded.before is None
     for trained in (engine, other):
         trained.accumulate(BATCH)
         trained.step(1e-2)

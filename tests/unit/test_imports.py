@@ -18,6 +18,7 @@ ORDER = [
     ["types"],
     ["errors"],
     ["config"],
+    ["disk"],
     ["store"],
     ["client"],
     ["skills"],

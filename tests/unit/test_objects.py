@@ -15,8 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rft_ilab.config import Settings, load_settings
-from rft_ilab.errors import RunError, SkillError
-from rft_ilab.store import Cache, Run, append_jsonl, latest_run, read_json, read_jsonl, write_atomic
+from rft_ilab.disk import put_in_place, remove_leftovers
+from rft_ilab.errors import DiskError, RunError, SkillError
+from rft_ilab.store import Cache, Run, append_jsonl, keep_jsonl, latest_run, read_json, read_jsonl, write_atomic
 from rft_ilab.types import Grade, Message, Sampling, Suite, Task, UngradedError
 
 json_values = st.recursive(
@@ -84,6 +85,63 @@ def test_a_torn_line_costs_that_line_alone(tmp_path: Path) -> None:
     assert read_jsonl(path) == [{"a": 1}, {"b": "\u2028"}, {"e": 5}]
 
 
+def test_rows_that_found_no_room_are_not_there_in_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "rows.jsonl"
+    append_jsonl(path, [{"a": 1}])
+    before = path.read_bytes()
+
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(DiskError, match=r"rows.jsonl: cannot be written: no space left on the disk"):
+            append_jsonl(path, [{"b": 2}, {"c": 3}])
+    assert path.read_bytes() == before
+    append_jsonl(path, [{"b": 2}])
+    assert read_jsonl(path) == [{"a": 1}, {"b": 2}]
+
+
+def test_rows_are_dropped_without_touching_the_others(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    keep_jsonl(path, lambda row: True)
+    assert not path.exists()
+    lines = [b'{"step":1,  "x": 0.1}', '{"step": 2, "x": "ü\u2028"}'.encode(), b'{"step": 3}']
+    path.write_bytes(b"\n".join(lines) + b'\n{"step": 1, "torn')
+    keep_jsonl(path, lambda row: row["step"] < 3)
+    assert path.read_bytes() == lines[0] + b"\n" + lines[1] + b"\n"
+    untouched = path.stat().st_ino
+    keep_jsonl(path, lambda row: row["step"] < 3)
+    assert path.stat().st_ino == untouched
+
+
+def test_a_cache_without_room_takes_all_or_nothing_and_goes_on(tmp_path: Path) -> None:
+    cache = Cache(tmp_path / "cache.sqlite")
+    cache._db.execute("PRAGMA max_page_count = 8")
+    with pytest.raises(DiskError, match=r"cache.sqlite: cannot be written: no space left on the disk"):
+        cache.put([("small", 1), ("large", "x" * 100_000)])
+    assert cache.get("small") is None
+    cache.put([("small", 1)])
+    assert cache.get("small") == 1
+
+
+def test_a_directory_takes_its_place_whole(tmp_path: Path) -> None:
+    """And what a killed process left half done is removed."""
+    for content in ("old", "new"):
+        fresh = tmp_path / ".model.partial"
+        (fresh / "deep").mkdir(parents=True)
+        (fresh / "deep" / "file").write_text(content)
+        (fresh / content).write_text("")
+        put_in_place(fresh, tmp_path / "model")
+    assert sorted(p.name for p in tmp_path.rglob("*")) == ["deep", "file", "model", "new"]
+    assert (tmp_path / "model/deep/file").read_text() == "new"
+    (tmp_path / "model" / ".file.a1b2c3.partial").write_text("")
+    (tmp_path / ".gone.partial" / "x").mkdir(parents=True)
+    (tmp_path / ".kept").write_text("")
+    remove_leftovers(tmp_path)
+    assert sorted(p.name for p in tmp_path.rglob("*")) == [".kept", "deep", "file", "model", "new"]
+
+
 def test_atomic_write_keeps_the_old_file_when_the_new_one_fails(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -95,7 +153,7 @@ def test_atomic_write_keeps_the_old_file_when_the_new_one_fails(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(DiskError, match=r"file: cannot be written: no space left on the disk, [\d.]+ [kMG]B free"):
         write_atomic(path, "new")
     assert path.read_text() == "old"
     assert [p.name for p in tmp_path.iterdir()] == ["file"]

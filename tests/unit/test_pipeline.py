@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +19,7 @@ from rft_ilab.errors import RunError, SignalError, SkillError, TrackerError
 from rft_ilab.pipeline import Request, data, gate, generated, regress, train, verify_data, verify_generated
 from rft_ilab.pipeline import request as request_module
 from rft_ilab.pipeline.request import Workspace
+from rft_ilab.pipeline.screen import Screen
 from rft_ilab.policy.scripted import ScriptedPolicy
 from rft_ilab.store import Run, append_jsonl, read_json, read_jsonl
 from rft_ilab.types import Prompt
@@ -248,6 +250,42 @@ def test_a_grader_that_can_be_cheated_trains_nothing(make: Callable[..., Request
         Workspace(request).start_run()  # past the proof; the fixture's run has another identity
 
 
+def test_how_often_a_run_is_saved_may_change_while_it_runs(make: Callable[..., Request], tmp_path: Path) -> None:
+    def started(**changed: int) -> Run:
+        settings = dataclasses.replace(request.settings, train=dataclasses.replace(request.settings.train, **changed))
+        return Workspace(dataclasses.replace(request, run=tmp_path / "new", settings=settings)).start_run()
+
+    request = make(base=wrong)
+    assert started().manifest["identity"] == started(checkpoint_every=1).manifest["identity"]
+    with pytest.raises(RunError, match=r"other settings \(train\)"):
+        started(val_every=1)
+
+
+def test_an_update_that_went_wrong_is_seen_while_it_runs() -> None:
+    sft = {"stage": "sft", "step": 6, "steps": 60, "seconds": 1.25, "loss": 0.5}
+    grpo = {"stage": "grpo", "step": 3, "steps": 20, "reward": 0.5, "signal_groups": 9, "groups": 16, "entropy": 0.25}
+    grpo |= {"sample_s": 1.0, "train_s": 0.5, "errors": 0, "rolled_back": "gradient norm 400"}
+    rows = [
+        sft | {"step": 5},
+        sft,
+        sft | {"rolled_back": "loss 12 after a median of 0.5"},
+        {k: v for k, v in sft.items() if k != "loss"} | {"step": 60, "skipped": True},
+        grpo,
+    ]
+    out = io.StringIO()
+    with Screen(Console(file=out, width=200)).training(10) as show:
+        for row in rows:
+            show(row)
+    shown = [re.sub(r" {2}\S+ left.*| {2}at least .*", "", line) for line in out.getvalue().splitlines()]
+    assert shown == [
+        "   sft   5/60  loss 0.500  1.2 s",
+        "   sft   6/60  loss 0.500  1.2 s  update taken back: loss 12 after a median of 0.5",
+        "   sft  60/60  1.2 s  update skipped: the gradient is no number",
+        "  grpo   3/20  reward 0.500  signal 9/16  entropy 0.25  1.5 s  update taken back: gradient norm 400",
+    ]
+
+
+
 def reporting(request: Request, run: Path, report_to: str, **train: Any) -> Request:
     settings = dataclasses.replace(
         request.settings,
@@ -281,7 +319,7 @@ def test_training_is_shown_and_tracked_step_by_step(
         """Two steps of a warm start, no more."""
 
         def __init__(self, run: Path, *rest: Any) -> None:
-            self.run_directory, self.tick = run, rest[-1]
+            self.run_directory, self.tick = run, rest[5]
 
         def run(self, *arguments: Any) -> dict[str, Any]:
             for step in (1, 2):

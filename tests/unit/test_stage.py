@@ -20,9 +20,10 @@ from rft_ilab.policy.local.gguf_file import gguf_name, hf_name, read_llama, to_i
 from rft_ilab.policy.local.model import load_model
 from rft_ilab.rl.engine import Engine
 from rft_ilab.rl.evaluate import refuse_errors
-from rft_ilab.rl.grpo import Progress, _check_errors, grpo_step
+from rft_ilab.rl.grpo import _check_errors, grpo_step
 from rft_ilab.rl.lessons import Lesson, plan_batches
 from rft_ilab.rl.objective import learning_rate
+from rft_ilab.rl.progress import Progress
 from rft_ilab.rl.selection import Candidate, Choice, evaluations, select
 from rft_ilab.rl.stage import RLStage
 from rft_ilab.rollouts import Environment, Graded
@@ -168,6 +169,44 @@ def test_sigint_saves_and_resume_ends_where_an_unbroken_run_does(tiny: Path, tmp
     ]
     assert same[0] == same[1]
     assert (tmp_path / "a/rl/rollouts.jsonl").read_bytes() == (tmp_path / "b/rl/rollouts.jsonl").read_bytes()
+
+
+def test_early_stopping_survives_interruptions(tiny: Path, tmp_path: Path) -> None:
+    """All is solved: training ends after three idle steps, however they are spread over processes."""
+    always = dict(CONTAINS, operation="ne", reference="never said")
+    settings = dataclasses.replace(TRAIN, steps=9, val_every=100)
+
+    def interrupt(step: dict[str, Any]) -> None:
+        if step["step"] in (1, 2):
+            os.kill(os.getpid(), signal.SIGINT)
+
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            stage(tmp_path / "run", tmp_path / "t", settings, always, tick=interrupt).run(tiny, [], {"area/other": 1.0})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("rft_ilab.rl.stage.select", lambda *arguments: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            stage(tmp_path / "run", tmp_path / "t", settings, always).run(tiny, [], {"area/other": 1.0})
+    facts = stage(tmp_path / "run", tmp_path / "t", settings, always).run(tiny, [], {"area/other": 1.0})
+    assert (facts["steps"], facts["ended_early"]) == (3, "solved")
+    assert [r["step"] for r in read_jsonl(tmp_path / "run" / "rl" / "steps.jsonl")] == [1, 2, 3]
+
+
+def test_checkpoints_come_between_validations_and_in_the_warm_start(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By steps, or by time when steps are slow."""
+    saved: list[str] = []
+    monkeypatch.setattr("rft_ilab.rl.stage.save_checkpoint", lambda e, d, name, *rest: saved.append(name))
+    settings = dataclasses.replace(TRAIN, steps=5, val_every=100, sft_batch=2, checkpoint_every=3)
+    stage(tmp_path / "a", tmp_path / "t", settings).run(tiny, lessons(tmp_path / "t"), {"area/other": 1.0})
+    warm = ["sft-00003", "sft-00006", "sft-00008"]
+    assert saved == [*warm, "step-00000", "step-00003", "step-00005"]
+    saved.clear()
+    monkeypatch.setattr("rft_ilab.rl.stage.CHECKPOINT_S", 0.0)
+    settings = dataclasses.replace(settings, steps=2, checkpoint_every=100)
+    stage(tmp_path / "b", tmp_path / "t", settings).run(tiny, lessons(tmp_path / "t"), {"area/other": 1.0})
+    assert saved == [*(f"sft-{i:05d}" for i in range(1, 9)), *(f"step-{i:05d}" for i in (0, 1, 2, 2))]
 
 
 def test_no_signal_is_refused_with_advice(tiny: Path, tmp_path: Path) -> None:
@@ -409,7 +448,8 @@ def test_a_gradient_that_is_no_number_changes_nothing_and_three_in_a_row_stop(
     rows = [grpo_step(engine, [env], settings, progress, tmp_path / "rl") for _ in range(2)]
     before = engine.adapter()
     if bad == 3:
-        with pytest.raises(TrainingError, match=r"3 updates in a row had a gradient of nan.*lower learning_rate"):
+        evidence = r"rl: GRPO step 5: 3 updates in a row .*GRPO step 3: a gradient of nan; .*lower learning_rate"
+        with pytest.raises(TrainingError, match=evidence):
             for _ in range(3):
                 grpo_step(engine, [env], settings, progress, tmp_path / "rl")
         assert all(torch.equal(w, before[n]) for n, w in engine.adapter().items())
@@ -418,8 +458,56 @@ def test_a_gradient_that_is_no_number_changes_nothing_and_three_in_a_row_stop(
     rows.append(grpo_step(engine, [env], settings, progress, tmp_path / "rl"))
     assert rows[2]["skipped"] and "grad_norm" not in rows[2]
     assert all(torch.equal(w, before[n]) for n, w in engine.adapter().items())
-    assert (progress.rate_factor, progress.skipped) == (0.5, 1)
+    assert (progress.guard.factor, progress.guard.in_a_row) == (0.5, 1)
     after = grpo_step(engine, [env], settings, progress, tmp_path / "rl")
     plain = learning_rate(3, settings.steps, settings.learning_rate, 0)
-    assert after["learning_rate"] == pytest.approx(plain / 2) and progress.skipped == 0
+    assert after["learning_rate"] == pytest.approx(plain / 2) and progress.guard.in_a_row == 0
     assert any(not torch.equal(w, before[n]) for n, w in engine.adapter().items())
+
+
+def test_an_exploding_step_is_taken_back_and_its_rollouts_stay(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = Engine(load_model(tiny, torch.float32), TRAIN)
+    env, progress, log = environment(tmp_path / "t", "area/target"), Progress(), tmp_path / "rl"
+    settings = dataclasses.replace(TRAIN, steps=9, learning_rate=1e-4, warmup_steps=0)
+    adapters = [engine.adapter()]
+    for _ in range(6):
+        assert "rolled_back" not in grpo_step(engine, [env], settings, progress, log)
+        adapters.append(engine.adapter())
+    accumulate = engine.accumulate
+
+    def explode(sequences: Any, **options: Any) -> Any:
+        stats = accumulate(sequences, **options)
+        for parameter in engine.parameters:
+            parameter.grad.mul_(1e6)  # type: ignore[union-attr]
+        return stats
+
+    with monkeypatch.context() as patch:
+        patch.setattr(engine, "accumulate", explode)
+        row = grpo_step(engine, [env], settings, progress, log)
+    assert row["rolled_back"].startswith("gradient norm ") and progress.step == 7
+    assert all(torch.equal(w, adapters[5][n]) for n, w in engine.adapter().items())
+    assert any(not torch.equal(w, adapters[6][n]) for n, w in engine.adapter().items())
+    assert 7 in {r["step"] for r in read_jsonl(log / "rollouts.jsonl")}
+    after = grpo_step(engine, [env], settings, progress, log)
+    assert after["learning_rate"] == pytest.approx(learning_rate(7, 9, 1e-4, 0) / 2)
+
+
+def test_a_warm_start_that_breaks_says_where(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each batch after the first has a gradient that is none; the first is kept."""
+    broken = stage(tmp_path / "run", tmp_path / "t", dataclasses.replace(TRAIN, sft_batch=2))
+    step, calls = Engine.step, 0
+
+    def sometimes(engine: Engine, rate: float) -> float:
+        nonlocal calls
+        calls += 1
+        if calls > 1:
+            engine.parameters[0].grad.fill_(float("inf"))  # type: ignore[union-attr]
+        return step(engine, rate)
+
+    monkeypatch.setattr(Engine, "step", sometimes)
+    with pytest.raises(TrainingError, match=r"run/rl: warm start step 4: 3 updates in a row .* sft_learning_rate in"):
+        broken.run(tiny, lessons(tmp_path / "t"), {"area/other": 1.0})
+    rows = read_jsonl(tmp_path / "run" / "rl" / "steps.jsonl")
+    assert [row.get("skipped", False) for row in rows] == [False, True, True]

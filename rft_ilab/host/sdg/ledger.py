@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rft_ilab.errors import HostError
+from rft_ilab.errors import DiskError, HostError
 from rft_ilab.host.sdg.running import Generation, log
 from rft_ilab.store import append_jsonl, read_jsonl, user_directory
 
@@ -39,8 +39,10 @@ def append(path: Path, lines: Sequence[dict[str, Any]], generation: Generation |
             generation.ledgers.add(path)
             if generation.checkpoints is not None:
                 append_jsonl(generation.checkpoints / NAME, lines)
-    except OSError as error:
+    except (OSError, DiskError) as error:
         fix = "make room there, or set `ledger` in the pipeline"
+        if isinstance(error, DiskError):
+            raise HostError(f"the ledger {error.what}", where=error.where, fix=fix) from error
         what = f"the ledger cannot be written: {error.strerror}"
         raise HostError(what, where=error.filename or path, fix=fix) from error
 

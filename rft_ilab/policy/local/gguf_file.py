@@ -16,6 +16,7 @@ import gguf
 import numpy as np
 import torch
 
+from rft_ilab.disk import PARTIAL, full_disk_named, put_in_place
 from rft_ilab.errors import PolicyError
 
 LAYER_NAMES = {
@@ -94,14 +95,14 @@ PRE_TOKENIZERS = {"Digits+ByteLevel": "smollm", "ByteLevel": "gpt-2"}
 def write_llama(model_directory: Path, path: Path) -> None:
     """Write a merged Llama model (safetensors, byte-level BPE) as an F16 GGUF, atomically.
 
-    Raises PolicyError for what the format of this exporter does not cover.
+    Raises PolicyError for what the format of this exporter does not cover, DiskError when there is no room.
     """
     from safetensors import safe_open
 
     config = json.loads((model_directory / "config.json").read_text())
     if config.get("model_type") != "llama":
         raise PolicyError(f"GGUF export covers Llama models, not {config.get('model_type')!r}", where=model_directory)
-    temporary = path.with_suffix(".partial")
+    temporary = path.with_name(f".{path.name}{PARTIAL}")
     logging.getLogger("gguf").setLevel(logging.WARNING)
     writer = gguf.GGUFWriter(temporary, "llama")
     writer.add_name(model_directory.name)
@@ -127,11 +128,16 @@ def write_llama(model_directory: Path, path: Path) -> None:
                 # llama.cpp wants norms (vectors) in full precision.
                 kept = weights if weights.ndim == 1 else weights.astype(np.float16)
                 writer.add_tensor(gguf_name(name), np.ascontiguousarray(kept))
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-    temporary.replace(path)
+    with full_disk_named(path):
+        try:
+            writer.write_header_to_file()
+            writer.write_kv_data_to_file()
+            writer.write_tensors_to_file()
+            writer.close()
+            put_in_place(temporary, path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
 
 
 def _add_tokenizer(writer: Any, model_directory: Path) -> None:
