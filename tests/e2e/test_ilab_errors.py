@@ -122,7 +122,7 @@ def test_a_full_disk(ilab):
         text=True,
         timeout=300,
     )
-    assert_one_line(result, "No space left on device")
+    assert_one_line(result, "no space left on the disk, ")
 
 
 def test_regress_without_a_run(ilab):
