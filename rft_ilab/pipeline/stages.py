@@ -9,6 +9,7 @@ from typing import Any
 
 from rich.console import Console
 
+from rft_ilab.pipeline import workers
 from rft_ilab.pipeline.cost import minutes, training_positions
 from rft_ilab.pipeline.data import clean_tasks, data_stage, further_tasks
 from rft_ilab.pipeline.gate import regress
@@ -17,7 +18,7 @@ from rft_ilab.pipeline.screen import Screen
 from rft_ilab.pipeline.tracking import check_trackers, tracking
 from rft_ilab.rl.lessons import Lesson
 from rft_ilab.rollouts import Environment
-from rft_ilab.store import read_jsonl
+from rft_ilab.store import Run, read_jsonl
 from rft_ilab.types import Message
 
 
@@ -33,12 +34,23 @@ def verify_data(request: Request, *, console: Console) -> Path:
 def train(request: Request, *, console: Console) -> Path:
     """The RL stage (with its data stage, if the run lacks it); returns the tuned model's directory.
 
-    Raises TrackerError before anything else if a tracker that was asked for is not installed.
+    Under ``torchrun`` all processes train together; all but the first end here. Raises TrackerError before anything
+    else if a tracker that was asked for is not installed.
     """
-    space, screen = Workspace(request), Screen(console)
+    with workers.group() as rank:
+        if rank == 0:
+            return _train(request, Screen(console))
+        workers.follow(request.run, lambda directory: _follow(request, directory))
+    raise SystemExit(0)
+
+
+def _train(request: Request, screen: Screen) -> Path:
+    space = Workspace(request)
     run = space.start_run()
     if run.done("rl"):
         screen.say("training: this run is trained already")
+        workers.meet()
+        workers.meet()
         return run.path("model")
     report_to = space.settings.tracking.report_to
     check_trackers(report_to)
@@ -48,10 +60,8 @@ def train(request: Request, *, console: Console) -> Path:
             "no guidance by references. All else is as in the real run."
         )
     lessons = _lessons(data_stage(space, run, screen), space.targets)
-    targets = [
-        Environment.of(e.skill, [*clean_tasks(space, e), *further_tasks(run, e)], e.grader, e.settings)
-        for e in space.targets
-    ]
+    workers.meet()
+    targets = _targets(space, run)
     settings = space.settings.train
     speed = run.manifest["stages"]["data"].get("positions_per_second")
     screen.say(
@@ -66,6 +76,7 @@ def train(request: Request, *, console: Console) -> Path:
         "targets": [e.skill.name for e in targets],
         **{key: run.manifest[key] for key in ("versions", "skills")},
     }
+    workers.meet()
     with (
         tracking(report_to, run.directory, shown, screen.say) as track,
         screen.training(settings.val_every) as show,
@@ -79,9 +90,41 @@ def train(request: Request, *, console: Console) -> Path:
         stage = RLStage(
             run.directory, targets, space.watched, settings, space.cache, screen.say, tick, request.control
         )
-        margins = {e.skill.name: space.margin(e) for e in space.watched}
-        facts |= stage.run(space.model_directory, lessons, margins)
+        facts |= stage.run(space.model_directory, lessons, _margins(space))
     return run.path("model")
+
+
+def _follow(request: Request, directory: Path) -> None:
+    """The same stage as the first process's, in ``directory``, in silence."""
+    space, run = Workspace(request), Run.open(request.run)
+    if run.done("rl"):
+        return
+    from rft_ilab.rl.stage import RLStage
+
+    lessons = _lessons(run.path("data", "verified.jsonl"), space.targets)
+    stage = RLStage(
+        directory,
+        _targets(space, run),
+        space.watched,
+        space.settings.train,
+        space.cache,
+        lambda line: None,
+        lambda row: None,
+        request.control,
+    )
+    stage.run(space.model_directory, lessons, _margins(space))
+
+
+def _targets(space: Workspace, run: Run) -> list[Environment]:
+    """With the tasks that the data stage let through."""
+    return [
+        Environment.of(e.skill, [*clean_tasks(space, e), *further_tasks(run, e)], e.grader, e.settings)
+        for e in space.targets
+    ]
+
+
+def _margins(space: Workspace) -> dict[str, float]:
+    return {e.skill.name: space.margin(e) for e in space.watched}
 
 
 def _lessons(path: Path, targets: Sequence[Environment]) -> list[Lesson]:

@@ -103,6 +103,8 @@ class RLStage:
             self._score_candidate(engine, progress)
             self._save(engine, progress)
         chosen = self._select(engine, base_watched, margins)
+        if parallel.rank():
+            return {}
         facts = self._export(engine, chosen)
         self._attribute(engine, chosen)
         return {"steps": progress.step, "ended_early": progress.ended, "chosen": chosen.as_dict(), **facts}
