@@ -17,8 +17,8 @@ from typing import Any
 
 
 def letters(text: str) -> float:
-    """A reward that long answers differ in: the share of e among forty. The other side has the same."""
-    return min(1.0, text.count("e") / 40)
+    """A reward that long answers differ in: the share of e. The other side has the same."""
+    return text.count("e") / max(1, len(text))
 
 
 def main() -> None:

@@ -32,9 +32,9 @@ class PassStats:
     """Token-weighted means over the completion tokens of a batch.
 
     ``loss`` is the policy-gradient objective's value; ``entropy`` in nats; ``importance_gap`` is
-    mean |log p_trainer - log p_sampler|; ``tokens`` counts completion tokens, ``nodes`` trie nodes. ``kl`` holds,
-    for each skill, the sum of KL(policy || reference) over its completion tokens (nats) and their number; empty
-    unless asked for.
+    mean |log p_trainer - log p_sampler|; ``tokens`` counts completion tokens, ``nodes`` trie nodes,
+    ``predictions`` those of them at which a token is predicted. ``kl`` holds, for each skill, the sum of
+    KL(policy || reference) over its completion tokens (nats) and their number; empty unless asked for.
     """
 
     loss: float = 0.0
@@ -42,6 +42,7 @@ class PassStats:
     importance_gap: float = 0.0
     tokens: int = 0
     nodes: int = 0
+    predictions: int = 0
     kl: dict[str, tuple[float, int]] = field(default_factory=dict)
 
 
@@ -155,6 +156,7 @@ class Engine:
         stats.entropy += torch.dot(found.entropy_R, count_R).item() / total
         stats.importance_gap += torch.dot(difference_K.abs(), pairs.count_K).item() / total
         stats.nodes += len(trie)
+        stats.predictions += len(pairs.nodes)
         if found.kl_R is not None:
             _add_kl(stats, sequences, trie, pairs.nodes, found.kl_R)
 
@@ -239,11 +241,12 @@ def _micro_batches(ordered: Sequence[WeightedSequence]) -> list[list[WeightedSeq
 def _added_up(stats: PassStats, skills: Sequence[str]) -> PassStats:
     """Over all processes; ``tokens`` are known to each."""
     kl = [number for skill in skills for number in stats.kl.get(skill, (0.0, 0))]
-    loss, entropy, gap, nodes, *kl = parallel.add_up(
-        [stats.loss, stats.entropy, stats.importance_gap, stats.nodes, *kl]
+    loss, entropy, gap, nodes, predictions, *kl = parallel.add_up(
+        [stats.loss, stats.entropy, stats.importance_gap, stats.nodes, stats.predictions, *kl]
     )
     sums = {skill: (kl[2 * i], int(kl[2 * i + 1])) for i, skill in enumerate(skills)}
-    return PassStats(loss, entropy, gap, stats.tokens, int(nodes), {k: v for k, v in sums.items() if v[1]})
+    measured = {skill: found for skill, found in sums.items() if found[1]}
+    return PassStats(loss, entropy, gap, stats.tokens, int(nodes), int(predictions), measured)
 
 
 def _pairs(sequences: Sequence[WeightedSequence], trie: Trie, device: torch.device) -> Pairs:

@@ -114,6 +114,7 @@ def _update(
         "loss": round(stats.loss, 5),
         "importance_gap": round(stats.importance_gap, 5),
         "nodes": stats.nodes,
+        "predictions": stats.predictions,
     }
     if stats.kl:
         found["kl"] = round(sum(kl for kl, _ in stats.kl.values()) / sum(n for _, n in stats.kl.values()), 5)

@@ -15,8 +15,8 @@ import torch
 
 from rft_ilab.policy.local.vocabulary import logit_scale, logits_of
 
-# Rows of logits at a time: 50 MB in float32 at 49,152 tokens.
-ROWS = 256
+# Rows of logits at a time: 25 MB in float32 at 49,152 tokens. Of 32, 64, 128 and 256 the fastest here.
+ROWS = 128
 
 # (log-probabilities of pairs (K,), which pairs (K,)) -> gradient of the loss by them (K,)
 Slope = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]

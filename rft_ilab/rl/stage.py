@@ -6,7 +6,6 @@ any point it resumes from its newest checkpoint.
 
 from __future__ import annotations
 
-import random
 import signal as signals
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,26 +22,23 @@ from rft_ilab.rl import parallel
 from rft_ilab.rl.attribution import State, attribute, attribution_line
 from rft_ilab.rl.checkpoint import load_adapter, load_checkpoint, save_adapter, save_checkpoint
 from rft_ilab.rl.controls import control_environment, refuse_without_format
-from rft_ilab.rl.curriculum import draw_tasks
 from rft_ilab.rl.engine import Engine
-from rft_ilab.rl.evaluate import accuracy_of, greedy_answers, refuse_errors, sample_and_grade
+from rft_ilab.rl.evaluate import accuracy_of, greedy_answers
 from rft_ilab.rl.export import save_gguf, save_merged, save_peft_adapter
 from rft_ilab.rl.grpo import train_grpo
 from rft_ilab.rl.guard import UpdateGuard
 from rft_ilab.rl.lessons import Lesson
-from rft_ilab.rl.objective import group_advantages, has_signal
 from rft_ilab.rl.progress import Progress
+from rft_ilab.rl.readiness import check_signal, compare_with_prediction
 from rft_ilab.rl.selection import Candidate, evaluations, select, use
-from rft_ilab.rl.signal import Signal, measure_signal, refuse_without_signal, surprise
 from rft_ilab.rl.space import require_space
 from rft_ilab.rl.validation import Answer, answers_path, load_answers, save_answers
 from rft_ilab.rl.warmstart import warm_start
 from rft_ilab.rollouts import Environment, Graded
 from rft_ilab.skills.tasks import build_prompt
 from rft_ilab.store import Cache, append_jsonl, keep_jsonl, read_json, write_json
-from rft_ilab.types import Policy, Sampling
+from rft_ilab.types import Policy
 
-SIGNAL_TASKS = 48
 GGUF_PROMPTS = 16
 WATCHED_VAL_TASKS = 60
 # A checkpoint is due after ``checkpoint_every`` steps or so many seconds, whichever comes first.
@@ -138,7 +134,7 @@ class RLStage:
                 warm_start(engine, lessons, self.settings, progress, self.log, after_batch)
         engine.refresh_sampler()
         self._add_candidate(engine, "sft", "candidates/sft.safetensors")
-        self._check_signal(engine)
+        check_signal(engine, self.targets, self.settings, self.log, self.say)
         progress.begun, progress.guard = True, UpdateGuard()
         progress.stop.best = max(candidate.score for candidate in self.candidates)
         self._save(engine, progress)
@@ -148,7 +144,7 @@ class RLStage:
 
         def after_step(row: dict[str, Any]) -> bool:
             if progress.step == 1 and not self.control:
-                row["expected_signal"] = self._compare_with_prediction(row)
+                row["expected_signal"] = compare_with_prediction(self.log, row, self.say)
             if progress.step % self.settings.val_every == 0 and progress.step < self.settings.steps:
                 row["val"] = self._score_candidate(engine, progress)
                 progress.ended = progress.stop.after_validation(self.candidates[-1].score)
@@ -232,53 +228,6 @@ class RLStage:
             engine.refresh_sampler()
             known = self._add_candidate(engine, name, f"candidates/{name}.safetensors")
         return {"greedy": known.val, "macro": known.macro}
-
-    def _check_signal(self, engine: Engine) -> list[Signal]:
-        found = []
-        for environment in self.targets:
-            rng = random.Random(f"signal/{self.settings.seed}")
-            # Drawn as the first step will draw its own, or there would be nothing to compare.
-            tasks = draw_tasks(
-                environment.split("train"), environment.classes, {}, SIGNAL_TASKS, self.settings.balanced, rng
-            )
-            sampling = Sampling(max_tokens=environment.settings.max_tokens, seed=rng.randrange(2**31))
-            groups = sample_and_grade(
-                engine.policy("signal"), environment, tasks, self.settings.group_size, sampling, 0
-            )
-            refuse_errors(environment, groups, self.settings.max_error_share)
-            measured = measure_signal(
-                environment.skill.name,
-                [(g[0].task.id, [r.grade.passed for r in g]) for g in groups],
-                classes=environment.classes,
-                samples=self.settings.group_size,
-                group_size=self.settings.group_size,
-                after="sft",
-            )
-            # These groups are as large as training's: what carries signal can be counted, partial credit and all.
-            rewards_NG = [[None if r.grade.error else r.grade.reward for r in g] for g in groups]
-            carry = sum(has_signal(group_advantages(rewards_G)) for rewards_G in rewards_NG)
-            rewards = [r for rewards_G in rewards_NG for r in rewards_G if r is not None]
-            mean = sum(rewards) / len(rewards) if rewards else None
-            found.append(replace(measured, expected_mixed=carry / max(1, measured.tasks), mean_reward=mean))
-        write_json(self.log / "signal.json", [s.as_dict() for s in found])
-        for s in found:
-            self.say(
-                f"signal for {s.skill}: pass@1 {s.pass_at_1:.1%}, pass@{s.samples} {s.pass_at_k:.1%}, "
-                f"{s.expected_mixed:.0%} of groups expected mixed"
-            )
-            refuse_without_signal(s, self.settings.signal_floor)
-        return found
-
-    def _compare_with_prediction(self, row: dict[str, Any]) -> float:
-        """Say how many groups of the first step carry signal, and what share was expected to; returns that share."""
-        predicted = read_json(self.log / "signal.json")
-        share = sum(p["expected_mixed"] for p in predicted) / len(predicted)
-        chance = surprise(predicted, row["signal_groups"], row["groups"])
-        self.say(
-            f"first step: {row['signal_groups']} of {row['groups']} groups are mixed, {share:.0%} were expected"
-            + (f"; more than chance explains (p = {chance:.2g})" if chance < 0.01 else "")
-        )
-        return round(share, 4)
 
     # -- the result ---------------------------------------------------------------------------------
 

@@ -39,8 +39,8 @@ def test_the_mask_is_the_ancestor_relation(batch: list[list[int]]) -> None:
 
 def test_empty_batch() -> None:
     assert len(build_trie([])) == 0
-    assert split_by_size([], 3, 10) == []
+    assert split_by_size([], 10) == []
 
 
 def test_an_oversized_item_gets_its_own_run() -> None:
-    assert split_by_size([50, 1], shared=0, limit=10) == [range(0, 1), range(1, 2)]
+    assert split_by_size([50, 1], limit=10) == [range(0, 1), range(1, 2)]

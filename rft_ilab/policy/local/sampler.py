@@ -9,8 +9,9 @@ from rft_ilab.policy.local.model import LoadedModel
 from rft_ilab.policy.local.trie import shared_prefix, split_by_size
 from rft_ilab.types import Prompt, Rollout, Sampling
 
-# Distinct prompt tokens prefilled at once: the attention mask is quadratic in it.
-CHUNK_NODES = 1024
+# Positions of a chunk's lanes: each row has its prompt's own tokens and its answer there, 23 kB a position at 135M
+# parameters in bf16. Larger chunks prefill a shared prefix less often and multiply larger matrices.
+LANE_POSITIONS = 8192
 
 
 class LocalPolicy:
@@ -29,7 +30,8 @@ class LocalPolicy:
         encoded = [self.loaded.encode_prompt(p.messages) for p in prompts]
         # Of all prompts, the lexically first and last share least.
         shared = shared_prefix(min(encoded), max(encoded)) if encoded else 0
-        chunks = split_by_size([len(ids) - shared for ids in encoded], shared, CHUNK_NODES)
+        positions = [n * (len(ids) - shared + sampling.max_tokens) for ids in encoded]
+        chunks = split_by_size(positions, LANE_POSITIONS)
         for chunk in chunks:
             rows = [
                 Row(i - chunk.start, _stream_key(sampling, prompts[i], k), sampling.temperature, sampling.max_tokens)

@@ -85,21 +85,19 @@ def shared_prefix(one: Sequence[int], other: Sequence[int]) -> int:
     return next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
 
 
-def split_by_size(lengths: Sequence[int], shared: int, limit: int) -> list[range]:
-    """Cut items of ``lengths`` new nodes each, on top of ``shared``, into runs of at most ``limit`` nodes.
+def split_by_size(sizes: Sequence[int], limit: int) -> list[range]:
+    """Cut items into runs whose ``sizes`` add up to at most ``limit``; an item that is over it gets a run of its own.
 
-    An item that is over the limit by itself gets a run of its own.
-
-    >>> split_by_size([4, 4, 4, 20], shared=2, limit=10)
+    >>> split_by_size([4, 4, 4, 20], limit=8)
     [range(0, 2), range(2, 3), range(3, 4)]
     """
     runs: list[range] = []
-    start, size = 0, shared
-    for i, length in enumerate(lengths):
-        if i > start and size + length > limit:
+    start, total = 0, 0
+    for i, size in enumerate(sizes):
+        if i > start and total + size > limit:
             runs.append(range(start, i))
-            start, size = i, shared
-        size += length
-    if start < len(lengths):
-        runs.append(range(start, len(lengths)))
+            start, total = i, 0
+        total += size
+    if start < len(sizes):
+        runs.append(range(start, len(sizes)))
     return runs
