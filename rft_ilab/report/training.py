@@ -145,6 +145,8 @@ def _small(steps: Sequence[Step], grpo: Sequence[Step]) -> list[Chart]:
         ("Groups with signal", "Share of prompts whose answers differ in reward; only they teach.",
          shares, _percent, unit),
         ("Entropy", "Nats per token. Near 0 the policy no longer explores.", _points(grpo, "entropy"), plain, None),
+        ("KL to the base model", "Nats per token, exact, where it was measured. How far the policy has moved.",
+         _points(grpo, "kl"), plain, None),
         ("Gradient norm", "Before clipping. Spikes mean unstable steps.", _points(grpo, "grad_norm"), plain, None),
         ("Importance gap", "Mean gap between the log-probabilities of sampler and trainer, in nats.",
          _points(grpo, "importance_gap"), plain, None),
