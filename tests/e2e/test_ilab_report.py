@@ -21,7 +21,8 @@ def test_json_is_one_object_with_the_promised_keys(ilab, run):
         result = ilab("rft", "report", "--json", *arguments)
         assert result.returncode == 0, result.stderr
         summary = json.loads(result.stdout)
-        assert set(summary) == {"verdict", "targets", "watched", "wall_s", "cpu_s", "peak_rss_mb"}
+        promised = {"verdict", "control", "targets", "watched", "selection", "wall_s", "cpu_s", "peak_rss_mb"}
+        assert set(summary) == promised and summary["control"] is None
         for target in summary["targets"]:
             assert set(target) >= {"skill", "n", "greedy", "sampled", "macro", "majority"}
             assert set(target["greedy"]) >= {"before", "after", "ci"}
