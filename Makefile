@@ -123,6 +123,10 @@ bench-synth: $(STAMP) ## what verifying and deduplicating 100,000 candidates cos
 bench-rl: $(STAMP) $(PEER) ## a GRPO step here against TRL's, in an environment of its own (hours; ARGS='--only dates' for less)
 	$(ISOLATED) .venv/bin/python tools/bench_rl.py --peer "$(dir $(PEER))bin/python" $(ARGS)
 
+.PHONY: bench-rl-alone
+bench-rl-alone: $(STAMP) ## the same without TRL: ARGS=--growth, how a step's cost grows; ARGS=--large, 1.24 billion parameters
+	$(ISOLATED) .venv/bin/python tools/bench_rl.py $(ARGS)
+
 .PHONY: seeds
 seeds: $(CONFIG) ## five seeds on three skills, each a whole run (hours; what is there is reused; ARGS=--report for the table)
 	$(ISOLATED) .venv/bin/python tools/seeds.py $(ARGS)
