@@ -15,6 +15,7 @@ from transformers import AutoModelForCausalLM
 
 from rft_ilab.config import TrainSettings
 from rft_ilab.policy.local import attention
+from rft_ilab.policy.local import decode as decode_module
 from rft_ilab.policy.local.decode import Row, decode, inverse_cdf
 from rft_ilab.policy.local.model import load_model
 from rft_ilab.policy.local.sampler import LocalPolicy
@@ -266,6 +267,38 @@ def test_what_a_row_says_does_not_depend_on_its_neighbours(tiny: Path) -> None:
     assert together == alone
     other_seed = [(r.task_id, r.index, r.completion) for r in policy.sample(prompts, 3, Sampling(max_tokens=5, seed=4))]
     assert together != other_seed
+
+
+def test_rows_may_part_after_most_others_have_ended(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """20 of 24 prompts are answered at once, so lanes are closed up; the rows of the others part only then."""
+    logits_of = decode_module.logits_of
+
+    def steered(model: Any, hidden_AD: torch.Tensor) -> torch.Tensor:
+        logits_AV = logits_of(model, hidden_AD)
+        nonlocal step
+        step += 1
+        if step <= 3:
+            logits_AV[:] = -1e9
+            logits_AV[:, 70] = 0.0
+            logits_AV[: 20 if step == 1 else 0] = torch.nn.functional.one_hot(torch.tensor(2), logits_AV.shape[1]) * 1e9
+        return logits_AV
+
+    loaded, step = load_model(tiny, torch.float32), 0
+    prompts = [[1, 50 + p] for p in range(24)]
+    rows = [Row(p, f"{p}/{k}", 1.0, 8) for p in range(24) for k in range(8)]
+    with monkeypatch.context() as patch:
+        patch.setattr(decode_module, "logits_of", steered)
+        decode(loaded.model, prompts, rows, loaded.eos)
+    assert [len(row.token_ids) for row in rows[:160]] == [1] * 160
+    reference = AutoModelForCausalLM.from_pretrained(tiny)
+    said = rows[160:]
+    assert len({(row.prompt, *row.token_ids) for row in said}) > 28
+    for row in said:
+        with torch.no_grad():
+            logits = reference(torch.tensor([[1, 50 + row.prompt, *row.token_ids]])).logits[0, 1:-1]
+        expected = torch.log_softmax(logits, -1)[range(len(row.token_ids)), row.token_ids]
+        assert row.token_ids[:3] == [70] * 3
+        assert row.logprobs[3:] == pytest.approx(expected[3:].tolist(), abs=1e-4)
 
 
 @pytest.mark.parametrize("width", [3, 256, 257, 1000])

@@ -70,9 +70,9 @@ def decode(model: Any, prompts: Sequence[Sequence[int]], rows: Sequence[Row], eo
             return
         parents = [a for a, _ in grown]
         depth_A = depth_A[parents] + 1
-        lanes.advance(parents)
-        hidden_AD = hidden_states(model, np.array([token for _, token in grown]), depth_A, lanes)
         standing = list(grown.values())
+        lanes.advance(parents, sum(len(here) for here in standing))
+        hidden_AD = hidden_states(model, np.array([token for _, token in grown]), depth_A, lanes)
 
 
 def _draw(

@@ -55,8 +55,11 @@ class Lanes:
         self._lane_A = list(range(len(tails)))
         self._index_A: torch.Tensor | None = None
 
-    def advance(self, parents: Sequence[int]) -> None:
-        """Before a step: row a goes on where row ``parents[a]`` of the last step stood."""
+    def advance(self, parents: Sequence[int], most: int) -> None:
+        """Before a step: row a goes on where row ``parents[a]`` of the last step stood.
+
+        Each may stand for several that part later: ``most`` in all, for which room is kept.
+        """
         old = self._lane_A
         self._free += sorted(set(old) - {old[p] for p in parents}, reverse=True)
         taken: set[int] = set()
@@ -75,7 +78,7 @@ class Lanes:
             for x in (x for pair in self._own for x in pair):
                 x[target, :, : self.column] = x[source, :, : self.column]
         if self._used >= FEWEST_LANES and 2 * len(lanes) <= self._used:
-            self._close_up(lanes)
+            self._close_up(lanes, most)
             lanes = list(range(len(lanes)))
         self._lane_A = lanes
         in_order = lanes == list(range(self._used))
@@ -88,8 +91,10 @@ class Lanes:
         self._used += 1
         return self._used - 1
 
-    def _close_up(self, lanes: Sequence[int]) -> None:
+    def _close_up(self, lanes: Sequence[int], most: int) -> None:
         index = torch.tensor(lanes, device=self._mask_LT.device)
+        # The rest of the room is written to before it is read: any lane will do to fill it.
+        index = torch.cat([index, index[:1].expand(most - len(lanes))])
         self._mask_LT = self._mask_LT[index]
         self._own = [(keys[index], values[index]) for keys, values in self._own]
         self._used, self._free = len(lanes), []
