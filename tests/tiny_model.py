@@ -1,12 +1,13 @@
-"""A Llama with 30 thousand random parameters and a byte tokenizer: real code paths in milliseconds."""
+"""A Llama (or another) with 30 thousand random parameters and a byte tokenizer: real code paths in milliseconds."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
-from transformers import GPT2TokenizerFast, LlamaConfig, LlamaForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, GPT2TokenizerFast
 
 SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
 TEMPLATE = (
@@ -15,8 +16,8 @@ TEMPLATE = (
 )
 
 
-def make_tiny_model(directory: Path, seed: int = 0, tied: bool = True) -> Path:
-    """Write the model into ``directory``, as ``save_pretrained`` would."""
+def make_tiny_model(directory: Path, seed: int = 0, tied: bool = True, kind: str = "llama", **config: Any) -> Path:
+    """Write the model into ``directory``, as ``save_pretrained`` would; ``kind`` is transformers' name for its type."""
     names = SPECIAL + sorted(pre_tokenizers.ByteLevel.alphabet()) + ["th"]
     # One merge, since llama.cpp takes no tokenizer without any.
     core = Tokenizer(models.BPE(vocab={name: i for i, name in enumerate(names)}, merges=[("t", "h")]))
@@ -35,22 +36,25 @@ def make_tiny_model(directory: Path, seed: int = 0, tied: bool = True) -> Path:
         clean_up_tokenization_spaces=False,
     )
     torch.manual_seed(seed)
-    config = LlamaConfig(
-        vocab_size=len(names),
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=512,
-        initializer_range=0.3,
-        tie_word_embeddings=tied,
-        bos_token_id=1,
-        eos_token_id=2,
-        pad_token_id=2,
-        torch_dtype="float32",
-    )
-    model = LlamaForCausalLM(config)
+    sizes: dict[str, Any] = {
+        "vocab_size": len(names),
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 512,
+        "initializer_range": 0.3,
+        "tie_word_embeddings": tied,
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+        "pad_token_id": 2,
+        "torch_dtype": "float32",
+    }
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **(sizes | config)))
+    for name, parameter in model.named_parameters():
+        if name.endswith(".bias"):
+            torch.nn.init.normal_(parameter, std=0.3)
     model.generation_config.eos_token_id = 2
     model.save_pretrained(directory)
     tokenizer.save_pretrained(directory)

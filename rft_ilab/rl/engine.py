@@ -107,7 +107,10 @@ class Engine:
         rho is the (detached) importance weight of trainer over sampler, capped at C = ``truncation``; outside the clip
         range it moves nothing further (:func:`rft_ilab.rl.objective.slopes`). ``settings.kl_weight`` x KL to the base
         model and -``entropy_weight`` x entropy are added, means over the completion tokens, exact over the vocabulary.
+        Raises PolicyError if a sequence is too long for the model.
         """
+        for s in sequences:
+            self.loaded.refuse_too_long(len(s.prompt_ids), len(s.completion_ids))
         self.refresh_sampler()
         stats = PassStats(tokens=sum(len(s.completion_ids) for s in sequences))
         # Neighbours in lexical order share most.

@@ -75,16 +75,18 @@ def greedy_answers(
     if cache is None:
         groups = sample_and_grade(policy, environment, tasks, 1, sampling, demonstrations)
     else:
-        groups = collect(
+        # Each process its share, cached or not: were they to differ in a near tie, they would decide differently later.
+        mine = collect(
             policy,
             environment.grader,
             environment.skill,
-            tasks,
+            parallel.share(tasks),
             1,
             sampling,
             demonstrations=demonstrations,
             cache=cache,
         )
+        groups = parallel.exchange(mine, tasks)
     refuse_errors(environment, groups, max_error_share)
     return [graded for (graded,) in groups]
 

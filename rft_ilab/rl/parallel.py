@@ -26,15 +26,28 @@ PATIENCE = timedelta(days=2)
 
 T = TypeVar("T")
 
+_alone = False
+
 
 def size() -> int:
-    """Number of processes."""
-    return distributed.get_world_size() if distributed.is_initialized() else 1
+    """Number of processes that work together."""
+    return distributed.get_world_size() if distributed.is_initialized() and not _alone else 1
 
 
 def rank() -> int:
     """Number of this process, from 0."""
-    return distributed.get_rank() if distributed.is_initialized() else 0
+    return distributed.get_rank() if distributed.is_initialized() and not _alone else 0
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """Within, this process waits for no other: what the first one does when the others have left."""
+    global _alone
+    _alone = True
+    try:
+        yield
+    finally:
+        _alone = False
 
 
 @contextmanager

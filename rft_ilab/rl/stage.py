@@ -43,7 +43,6 @@ GGUF_PROMPTS = 16
 WATCHED_VAL_TASKS = 60
 # A checkpoint is due after ``checkpoint_every`` steps or so many seconds, whichever comes first.
 CHECKPOINT_S = 120.0
-# After so many steps in a row with next to nothing to learn from, all is solved.
 
 
 class RLStage:
@@ -101,8 +100,9 @@ class RLStage:
         chosen = self._select(engine, base_watched, margins)
         if parallel.rank():
             return {}
-        facts = self._export(engine, chosen)
-        self._attribute(engine, chosen)
+        with parallel.alone():
+            facts = self._export(engine, chosen)
+            self._attribute(engine, chosen)
         return {"steps": progress.step, "ended_early": progress.ended, "chosen": chosen.as_dict(), **facts}
 
     def _resume(self, engine: Engine) -> Progress:

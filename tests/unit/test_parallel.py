@@ -25,11 +25,11 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_tiny_model(tmp_path_factory.mktemp("tiny"))
 
 
-def torchrun(home: Path, tiny: Path, processes: int, **environment: str) -> Path:
+def torchrun(home: Path, tiny: Path, processes: int, module: str = "parallel_stage", **environment: str) -> Path:
     """Returns the run of the first process."""
     made = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "MODEL": str(tiny), **environment}
     launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
-    command = [sys.executable, *launch, "-m", "tests.parallel_stage", str(home)]
+    command = [sys.executable, *launch, "-m", f"tests.{module}", str(home)]
     done = subprocess.run(command, cwd=ROOT, env=made, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
     return home / "rank-0"
@@ -74,6 +74,16 @@ def test_an_interrupt_of_one_stops_all_after_the_same_step(alone: Path, tiny: Pa
     assert rollouts(resumed) == rollouts(alone)
     names = load_file(alone / "model" / "model.safetensors")
     assert set(load_file(resumed / "model" / "model.safetensors")) == set(names)
+
+
+def test_answers_are_the_same_in_all_processes_cached_or_not(tiny: Path, tmp_path: Path) -> None:
+    """Even where processes would answer differently themselves: each asks its share, and all decide by the same."""
+    torchrun(tmp_path, tiny, 2, module="parallel_answers")
+    first, second = (read_json(tmp_path / f"rank-{rank}.json") for rank in (0, 1))
+    assert [completion for _, completion, _ in first["sampled"]] == ["eee", "ooo"] * 3
+    assert first["sampled"] == first["cached"] == second["sampled"] == second["cached"]
+    # When the others have left, the first goes on alone.
+    assert [completion for _, completion, _ in first["alone"]] == ["e"] * 6
 
 
 def test_without_torchrun_there_is_one_process_and_nothing_to_exchange() -> None:

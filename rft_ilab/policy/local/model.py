@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from rft_ilab.errors import PolicyError
-from rft_ilab.policy.local import attention
+from rft_ilab.policy.local import attention, faithful
 from rft_ilab.policy.local.trie import build_trie
 from rft_ilab.store import read_json, user_directory, write_json
 from rft_ilab.types import Message
@@ -75,6 +75,16 @@ class LoadedModel:
         ids: list[int] = self.tokenizer(text, add_special_tokens=False).input_ids
         return ids
 
+    def refuse_too_long(self, prompt: int, answer: int) -> None:
+        """Raises PolicyError if so many tokens do not fit into what the model can see at once."""
+        most = faithful.context_length(self.model.config)
+        if prompt + answer > most:
+            raise PolicyError(
+                f"a prompt of {prompt} tokens and an answer of {answer} are more than the {most} that it can see",
+                where=self.directory,
+                fix="shorten the prompt, or lower demonstrations or max_tokens of the skill in rft.toml",
+            )
+
     def encode_completion(self, text: str) -> list[int]:
         """Token ids of an answer, with the end-of-turn token that closes it."""
         ids: list[int] = self.tokenizer(text, add_special_tokens=False).input_ids
@@ -106,7 +116,8 @@ def check_model_directory(directory: Path) -> None:
 def load_model(directory: Path, dtype: torch.dtype | None = None) -> LoadedModel:
     """Load a causal LM and its tokenizer from a directory, never from a hub.
 
-    Raises PolicyError when the directory is no model or the tokenizer has no chat template.
+    Raises PolicyError when the directory is no model, its tokenizer has no chat template or no end-of-text token, or
+    the trie would not run it as it is.
     """
     check_model_directory(directory)
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -114,25 +125,32 @@ def load_model(directory: Path, dtype: torch.dtype | None = None) -> LoadedModel
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True)
+        tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
         model = AutoModelForCausalLM.from_pretrained(
             directory,
             local_files_only=True,
+            # Code in the directory is not run, nor does transformers ask whether it should be.
+            trust_remote_code=False,
             torch_dtype=dtype or choose_dtype(),
             attn_implementation=attention.NAME,
             # InstructLab's full training writes "torchscript": true, which makes models return tuples.
             torchscript=False,
         )
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
+        if isinstance(error, KeyError) and error.args == (attention.NAME,):
+            raise faithful.refusal("its attention cannot be replaced", directory) from error
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise PolicyError(f"cannot be loaded: {first[:200]}", where=directory) from error
     if not tokenizer.chat_template:
         raise PolicyError("its tokenizer has no chat template", where=directory, fix="use an instruction-tuned model")
+    if tokenizer.eos_token_id is None:
+        raise PolicyError("its tokenizer has no end-of-text token", where=directory, fix="name its eos_token there")
     generation = model.generation_config.eos_token_id
     eos = {tokenizer.eos_token_id, *(generation if isinstance(generation, list) else [generation])} - {None}
     if torch.cuda.is_available():
         model = model.cuda()
     model.eval().requires_grad_(False)
+    faithful.refuse_unfaithful(model, directory)
     return LoadedModel(model, tokenizer, frozenset(eos), directory_digest(directory), directory)
 
 

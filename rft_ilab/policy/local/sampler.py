@@ -25,9 +25,11 @@ class LocalPolicy:
     def sample(self, prompts: Sequence[Prompt], n: int, sampling: Sampling) -> Iterator[Rollout]:
         """``n`` rollouts of every prompt, with token ids and log-probabilities; yields chunk by chunk.
 
-        Prompts that share most of their tokens (the same demonstrations) should be neighbours.
+        Prompts that share most of their tokens (the same demonstrations) should be neighbours. Raises PolicyError
+        before anything is sampled if one of them is too long for the model.
         """
         encoded = [self.loaded.encode_prompt(p.messages) for p in prompts]
+        self.loaded.refuse_too_long(max(map(len, encoded), default=0), sampling.max_tokens)
         # Of all prompts, the lexically first and last share least.
         shared = shared_prefix(min(encoded), max(encoded)) if encoded else 0
         positions = [n * (len(ids) - shared + sampling.max_tokens) for ids in encoded]
