@@ -149,7 +149,8 @@ class RLStage:
             if progress.step % self.settings.val_every == 0 and progress.step < self.settings.steps:
                 row["val"] = self._score_candidate(engine, progress)
                 progress.ended = progress.stop.after_validation(self.candidates[-1].score)
-            progress.ended = progress.stop.after_step(row["signal_groups"], row["reward"]) or progress.ended
+            why = progress.stop.after_step(row["signal_groups"], row["groups"], row["reward"])
+            progress.ended = why or progress.ended
             append_jsonl(self.log / "steps.jsonl", [row])
             self.tick(row)
             self._save_if_due(engine, progress, stopped(), "val" in row)
