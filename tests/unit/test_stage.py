@@ -253,6 +253,8 @@ def test_batches_hold_one_watched_skill_each() -> None:
     assert all(len({x.skill for x in b if x.replay}) == 1 for b in batches[1::2])
     targets = [x.completion for b in batches[:3] for x in b if not x.replay]
     assert sorted(targets, key=int) == [str(i) for i in range(20)]
+    alone = plan_batches(made, TrainSettings(sft_epochs=2, sft_batch=8, sft_replay=0))
+    assert [len(b) for b in alone] == [8, 8, 4] * 2 and not any(x.replay for b in alone for x in b)
 
 
 class FakeEngine:
