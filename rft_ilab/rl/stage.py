@@ -149,7 +149,7 @@ class RLStage:
             if progress.step % self.settings.val_every == 0 and progress.step < self.settings.steps:
                 row["val"] = self._score_candidate(engine, progress)
                 progress.ended = progress.stop.after_validation(self.candidates[-1].score)
-            why = progress.stop.after_step(row["signal_groups"], row["groups"], row["reward"])
+            why = progress.stop.after_step(row["signal_groups"], row["groups"], row.get("reward"))
             progress.ended = why or progress.ended
             append_jsonl(self.log / "steps.jsonl", [row])
             self.tick(row)

@@ -21,8 +21,10 @@ class StopRule:
     best: float = 0.0
     worse: int = 0
 
-    def after_step(self, signal_groups: int, groups: int, reward: float) -> str:
-        """Why to stop after a step, or an empty string."""
+    def after_step(self, signal_groups: int, groups: int, reward: float | None) -> str:
+        """Why to stop after a step, or an empty string. Without ``reward`` (all grades are errors) it says nothing."""
+        if reward is None:
+            return ""
         # One of many is idle; one of one or two (a run with few prompts a step) is all there can be.
         self.idle = self.idle + 1 if signal_groups <= min(1, IDLE_SHARE * groups) else 0
         if self.idle < IDLE_STEPS:

@@ -19,6 +19,7 @@ def test_one_group_of_few_is_signal_enough() -> None:
     rule = StopRule()
     assert [rule.after_step(1, groups, 0.5) for groups in (1, 2, 4, 7)] == [""] * 4 and rule.idle == 0
     assert [rule.after_step(1, 8, 0.5) for _ in range(3)][:2] == ["", ""] and rule.idle == 3
+    assert rule.after_step(0, 1, None) == "" and rule.idle == 3
     assert rule.after_step(0, 1, 0.5).startswith("collapsed")
 
 
