@@ -159,6 +159,9 @@ def load_settings(taxonomy: Path) -> Settings:
     if not isinstance(skills, dict):
         raise SkillError("skills must be a table of tables", where=path, fix='write [skills."area/name"]')
     parsed = {name: _table(SkillSettings, value, f'skills."{name}"', path) for name, value in skills.items()}
+    for name, skill in parsed.items():
+        if skill.max_tokens < 1:
+            raise SkillError(f"'max_tokens' in [skills.\"{name}\"] must be at least 1", where=path)
     data = _table(DataSettings, tables.get("data", {}), "data", path)
     for key in ("samples", "agree", "agree_of"):
         if getattr(data, key) < 1:
@@ -166,7 +169,8 @@ def load_settings(taxonomy: Path) -> Settings:
     if data.agree > data.agree_of:
         raise SkillError(f"'agree' in [data] is {data.agree} of 'agree_of' {data.agree_of} answers", where=path)
     train = _table(TrainSettings, tables.get("train", {}), "train", path)
-    for key, least in (("updates", 1), ("prompts", 1), ("group_size", 2), ("val_every", 1)):
+    for key in ("lora_rank", "sft_batch", "updates", "prompts", "group_size", "val_every", "val_tasks"):
+        least = 2 if key == "group_size" else 1
         if getattr(train, key) < least:
             raise SkillError(f"{key!r} in [train] must be at least {least}", where=path)
     parts = {"gate": GateSettings, "data": DataSettings, "train": TrainSettings, "tracking": TrackingSettings}

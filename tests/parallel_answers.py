@@ -1,6 +1,6 @@
-"""What two processes make of greedy answers that they would not give alike; ``torchrun ... -m tests.parallel_answers DIR``.
+"""Greedy answers of a policy that says something else in each process: ``torchrun ... -m tests.parallel_answers DIR``.
 
-Rank r leaves in ``DIR/rank-r.json`` how many of its answers pass: all that it gives itself do in rank 0, none in rank 1.
+Rank r leaves in ``DIR/rank-r.json`` what it got: sampled, through a cache of its own, and (the first) alone.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ def main(home: Path) -> None:
         rank = parallel.rank()
         target = environment(home / f"rank-{rank}", "area/target")
         tasks = target.validation(6)
-        found = {}
+        found: dict[str, list[list[str]]] = {}
         for name, cache in (("sampled", None), ("cached", Cache(home / f"rank-{rank}" / "cache.sqlite"))):
             answers = greedy_answers(Says("eo"[rank] * 3), target, tasks, 0, cache, max_error_share=0.0)
-            found[name] = [[graded.task.id, graded.rollout.completion, graded.grade.passed] for graded in answers]
+            found[name] = [[graded.task.id, graded.rollout.completion] for graded in answers]
         if rank == 0:
             with parallel.alone():
                 answers = greedy_answers(Says("e"), target, tasks, 0, max_error_share=0.0)
-                found["alone"] = [[graded.task.id, graded.rollout.completion, graded.grade.passed] for graded in answers]
+                found["alone"] = [[graded.task.id, graded.rollout.completion] for graded in answers]
         write_json(home / f"rank-{rank}.json", found)
 
 

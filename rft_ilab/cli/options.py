@@ -140,8 +140,13 @@ def existing_run(value: str | None) -> Path:
 def startable_run(ctx: click.Context, value: str | None, control: str | None = None) -> Path:
     """The run to start or resume; remembers the command line that resumes it after an interruption.
 
-    A new run of a control arm has that in its name.
+    A new run of a control arm has that in its name. Raises RunError under ``torchrun`` without a ``value``: each
+    process would make up a name of its own.
     """
+    from rft_ilab.pipeline.workers import MARK
+
+    if not value and MARK in os.environ:
+        raise RunError("under torchrun a run needs a name, or each process starts one of its own", fix="add --run NAME")
     name = value or time.strftime("%Y-%m-%d_%H%M%S") + (f"-control-{control}" if control else "")
     again = ["ilab", *sys.argv[1:]] + ([] if value else ["--run", name])
     ctx.meta[RESUME] = shlex.join(again)

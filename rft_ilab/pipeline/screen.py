@@ -93,7 +93,7 @@ def step_line(row: Row, left: str = "") -> str:
         parts += [f"loss {row['loss']:.3f}"] if "loss" in row else []
         parts.append(f"{row['seconds']:.1f} s")
         return "  ".join(filter(None, [*parts, _went_wrong(row), left]))
-    parts.append(f"reward {row['reward']:.3f}")
+    parts += [f"reward {row['reward']:.3f}"] if "reward" in row else []
     parts.append(f"signal {row['signal_groups']}/{row['groups']}")
     parts.append(f"entropy {row['entropy']:.2f}" if "entropy" in row else "no update")
     if row.get("kl") is not None:

@@ -44,13 +44,13 @@ def sample_and_grade(
 
 
 def refuse_errors(environment: Environment, groups: Sequence[Sequence[Graded]], most: float) -> None:
-    """Raises GraderError when more than a share ``most`` of the grades are errors.
+    """Raises GraderError when more than a share ``most`` of the grades are errors, or all.
 
     A mean over those that happened to be graded would prefer a model whose bad answers crash the grader.
     """
     grades = [graded.grade for group in groups for graded in group]
     errors = [grade.error for grade in grades if grade.error is not None]
-    if len(errors) > most * len(grades):
+    if len(errors) > most * len(grades) or (errors and len(errors) == len(grades)):
         raise GraderError(
             f"{environment.skill.name}: {len(errors)} of {len(grades)} grades are errors (limit {most:.0%}); "
             f"the first: {errors[0]}",

@@ -103,12 +103,13 @@ def save_gguf(merged: LoadedModel, prompts: Sequence[Prompt], max_tokens: int, p
 def _llama_cpp_answers(path: Path, merged: LoadedModel, prompts: Sequence[Prompt], max_tokens: int) -> list[str]:
     from llama_cpp import Llama
 
+    encoded = [merged.encode_prompt(prompt.messages) for prompt in prompts]
+    context = max(map(len, encoded)) + max_tokens
     with open(os.devnull, "w") as null, contextlib.redirect_stderr(null):
-        llama = Llama(str(path), n_ctx=1024, n_batch=512, verbose=False, logits_all=False)
+        llama = Llama(str(path), n_ctx=context, n_batch=512, verbose=False, logits_all=False)
     answers = []
-    for prompt in prompts:
+    for tokens in encoded:
         llama.reset()
-        tokens = merged.encode_prompt(prompt.messages)
         out: list[int] = []
         for token in llama.generate(tokens, temp=0.0, repeat_penalty=1.0):
             out.append(token)

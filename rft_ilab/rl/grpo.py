@@ -72,13 +72,11 @@ def grpo_step(
         sequences = equal_sequences(sequences)
     rate = progress.guard.factor * learning_rate(step, settings.steps, settings.learning_rate, settings.warmup_steps)
     rewards = [graded.grade.reward for g in groups for graded in g.rollouts if graded.grade.error is None]
-    mean = sum(rewards) / len(rewards) if rewards else 0.0
     row: dict[str, Any] = {
         "stage": "grpo",
         "step": step + 1,
         "steps": settings.steps,
-        "reward": round(mean, 4),
-        "reward_std": round((sum((r - mean) ** 2 for r in rewards) / max(1, len(rewards))) ** 0.5, 4),
+        **_mean_and_spread(rewards),
         "signal_groups": sum(has_signal(g.advantages_G) for g in groups),
         "groups": len(groups),
         "guided": len(guided),
@@ -96,6 +94,15 @@ def grpo_step(
     row["tokens_per_s"] = round(row["completion_tokens"] / max(1e-3, row["sample_s"] + row["train_s"]), 1)
     progress.step += 1
     return row
+
+
+def _mean_and_spread(rewards: Sequence[float]) -> dict[str, float]:
+    """Of graded rollouts; nothing where all grades are errors."""
+    if not rewards:
+        return {}
+    mean = sum(rewards) / len(rewards)
+    std = math.sqrt(sum((r - mean) ** 2 for r in rewards) / len(rewards))
+    return {"reward": round(mean, 4), "reward_std": round(std, 4)}
 
 
 def _update(

@@ -32,7 +32,7 @@ def plan_batches(lessons: Sequence[Lesson], settings: TrainSettings) -> list[lis
     main = [lesson for lesson in lessons if not lesson.replay]
     by_skill: dict[str, list[Lesson]] = {}
     for lesson in lessons:
-        if lesson.replay:
+        if lesson.replay and settings.sft_replay:
             by_skill.setdefault(lesson.skill, []).append(lesson)
     batches: list[list[Lesson]] = []
     replayed = 0

@@ -16,6 +16,7 @@ from typing import Any
 
 from rft_ilab.config import TrainSettings
 from rft_ilab.disk import remove_leftovers
+from rft_ilab.policy.local.gguf_file import uncovered
 from rft_ilab.policy.local.model import LoadedModel, load_model
 from rft_ilab.policy.local.sampler import LocalPolicy
 from rft_ilab.rl import parallel
@@ -148,7 +149,8 @@ class RLStage:
             if progress.step % self.settings.val_every == 0 and progress.step < self.settings.steps:
                 row["val"] = self._score_candidate(engine, progress)
                 progress.ended = progress.stop.after_validation(self.candidates[-1].score)
-            progress.ended = progress.stop.after_step(row["signal_groups"], row["reward"]) or progress.ended
+            why = progress.stop.after_step(row["signal_groups"], row["groups"], row.get("reward"))
+            progress.ended = why or progress.ended
             append_jsonl(self.log / "steps.jsonl", [row])
             self.tick(row)
             self._save_if_due(engine, progress, stopped(), "val" in row)
@@ -306,13 +308,13 @@ class RLStage:
         if self.control:
             # Not a model to use; and answers as undecided as chance leaves them seldom survive F16.
             self.say("no GGUF of a control run")
-        elif merged.model.config.model_type == "llama":
+        elif why := uncovered(merged.directory):
+            self.say(f"no GGUF: {why}")
+        else:
             target = self.targets[0]
             prompts = [build_prompt(target.skill, t, 0) for t in target.validation(GGUF_PROMPTS)]
             facts["gguf"] = save_gguf(merged, prompts, target.settings.max_tokens, self.directory / "model.gguf")
             self.say(f"GGUF agrees with the merged model on {facts['gguf']['agree']} of {len(prompts)} answers")
-        else:
-            self.say(f"no GGUF: export covers Llama models, not {merged.model.config.model_type}")
         return facts
 
 

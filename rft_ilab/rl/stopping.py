@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-# Steps in a row with at most one group that carries signal.
-IDLE_STEPS = 3
+# Steps in a row in which at most one group carries signal, and at most this share of them.
+IDLE_STEPS, IDLE_SHARE = 3, 0.125
 # A policy that is hardly ever unsure is solved if it is mostly right and collapsed if it is not.
 SOLVED_REWARD = 0.9
 # Two standard errors of the difference of 160 validation answers at 80 %, and so often in a row.
@@ -21,9 +21,12 @@ class StopRule:
     best: float = 0.0
     worse: int = 0
 
-    def after_step(self, signal_groups: int, reward: float) -> str:
-        """Why to stop after a step, or an empty string."""
-        self.idle = self.idle + 1 if signal_groups <= 1 else 0
+    def after_step(self, signal_groups: int, groups: int, reward: float | None) -> str:
+        """Why to stop after a step, or an empty string. Without ``reward`` (all grades are errors) it says nothing."""
+        if reward is None:
+            return ""
+        # One of many is idle; one of one or two (a run with few prompts a step) is all there can be.
+        self.idle = self.idle + 1 if signal_groups <= min(1, IDLE_SHARE * groups) else 0
         if self.idle < IDLE_STEPS:
             return ""
         return "solved" if reward >= SOLVED_REWARD else "collapsed: groups agree, and not on what is right"

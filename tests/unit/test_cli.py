@@ -172,6 +172,14 @@ def test_a_new_run_is_resumed_by_its_name(monkeypatch):
     assert ctx.meta[RESUME] == "ilab rft run --model 'a b'"
 
 
+def test_processes_of_torchrun_do_not_each_make_up_a_run(monkeypatch):
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
+    ctx = click.Context(click.Command("rft"))
+    with pytest.raises(RunError, match=r"under torchrun a run needs a name.* \(add --run NAME\)"):
+        options.startable_run(ctx, None)
+    assert options.startable_run(ctx, "two").name == "two"
+
+
 def test_usage_errors_stay_clicks(capsys):
     result = invoke(raising(click.UsageError("no")))
     assert result.exit_code == 2 and "Usage:" in result.output

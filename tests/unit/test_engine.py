@@ -130,9 +130,11 @@ def test_kl_and_entropy_terms_by_autograd(tiny: Path, monkeypatch: pytest.Monkey
 
 
 
+@pytest.mark.parametrize("kept", [0, 1000])
 @pytest.mark.parametrize("block", [1, 3, 8, 1000])
-def test_attention_in_blocks_is_attention(block: int, monkeypatch: pytest.MonkeyPatch, tiny: Path) -> None:
-    """Over a random trie, values and gradients; a block boundary may fall anywhere."""
+def test_attention_in_blocks_is_attention(block: int, kept: int, monkeypatch: pytest.MonkeyPatch, tiny: Path) -> None:
+    """Over a random trie, values and gradients; a block boundary may fall anywhere, weights kept or computed again."""
+    monkeypatch.setattr(attention, "KEPT_NODES", kept)
     rng = random.Random(0)
     sequences = [[rng.randrange(2) for _ in range(rng.randrange(1, 8))] for _ in range(12)]
     trie = build_trie(sequences)

@@ -243,6 +243,19 @@ def test_validation_bears_a_few_errors_and_no_more(tmp_path: Path) -> None:
     refuse_errors(e, [], 0.05)
     with pytest.raises(GraderError, match="1 of 19 grades are errors"):
         refuse_errors(e, groups[1:], 0.05)
+    # A limit of 100 % is no licence for a mean of nothing.
+    refuse_errors(e, groups[-2:], 1.0)
+    with pytest.raises(GraderError, match="1 of 1 grades are errors"):
+        refuse_errors(e, groups[-1:], 1.0)
+
+
+def test_a_step_without_a_grade_has_no_reward(tiny: Path, tmp_path: Path) -> None:
+    source = "def grade(sample, item):\n    raise ValueError('no grade')"
+    env = environment(tmp_path / "t", "area/target", {"type": "python", "name": "broken", "source": source})
+    settings = dataclasses.replace(TRAIN, max_error_share=1.0)
+    row = grpo_step(Engine(load_model(tiny, torch.float32), settings), [env], settings, Progress(), tmp_path / "rl")
+    assert row["errors"] == 2 * 4 * 8 and not {"reward", "reward_std", "loss"} & set(row)
+    assert row["signal_groups"] == row["guided"] == 0
 
 
 def test_batches_hold_one_watched_skill_each() -> None:
@@ -253,6 +266,8 @@ def test_batches_hold_one_watched_skill_each() -> None:
     assert all(len({x.skill for x in b if x.replay}) == 1 for b in batches[1::2])
     targets = [x.completion for b in batches[:3] for x in b if not x.replay]
     assert sorted(targets, key=int) == [str(i) for i in range(20)]
+    alone = plan_batches(made, TrainSettings(sft_epochs=2, sft_batch=8, sft_replay=0))
+    assert [len(b) for b in alone] == [8, 8, 4] * 2 and not any(x.replay for b in alone for x in b)
 
 
 class FakeEngine:

@@ -9,9 +9,18 @@ from rft_ilab.rl.stopping import BONUS_STEP, MOST_BONUS, EntropyGuard, StopRule
 
 def test_three_idle_steps_are_solved_or_collapsed() -> None:
     rule = StopRule()
-    assert [rule.after_step(s, 0.95) for s in (1, 0, 2, 1, 1)] == [""] * 5
-    assert rule.after_step(0, 0.95) == "solved"
-    assert rule.after_step(0, 0.4).startswith("collapsed")
+    assert [rule.after_step(s, 16, 0.95) for s in (1, 0, 2, 1, 1)] == [""] * 5
+    assert rule.after_step(0, 16, 0.95) == "solved"
+    assert rule.after_step(0, 16, 0.4).startswith("collapsed")
+
+
+def test_one_group_of_few_is_signal_enough() -> None:
+    """With one prompt a step no more can carry signal than one, and two with a refill."""
+    rule = StopRule()
+    assert [rule.after_step(1, groups, 0.5) for groups in (1, 2, 4, 7)] == [""] * 4 and rule.idle == 0
+    assert [rule.after_step(1, 8, 0.5) for _ in range(3)][:2] == ["", ""] and rule.idle == 3
+    assert rule.after_step(0, 1, None) == "" and rule.idle == 3
+    assert rule.after_step(0, 1, 0.5).startswith("collapsed")
 
 
 def test_two_bad_validations_in_a_row_end_the_run() -> None:

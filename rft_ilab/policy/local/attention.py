@@ -20,6 +20,9 @@ NAME = "rft_trie"
 # Queries that are handled together. Small enough that few of their keys are foreign branches, large enough for a
 # matrix product to be worth its call.
 QUERY_BLOCK = 128
+# Weights of attention grow with the square of a sequence. Up to so many nodes they are kept for the way back; of more
+# they are computed again (at 135M parameters 4096 positions would keep 9 GB in float32).
+KEPT_NODES = 2048
 
 
 class Plan(Protocol):
@@ -154,12 +157,10 @@ class _BlockAttention(torch.autograd.Function):
         kept = []
         for block in blocks:
             part = slice(block.start, block.end)
-            rows = query[:, part].reshape(kv_heads, -1, width)
-            keys, values = _of(block, key), _of(block, value)
-            scores = torch.baddbmm(block.mask_QK.expand(kv_heads, -1, -1), rows, keys.transpose(1, 2), alpha=scaling)
-            weights = torch.softmax(scores, dim=-1)
-            out[:, part] = torch.bmm(weights, values).view(kv_heads, block.end - block.start, -1, width)
-            kept.append(weights)
+            weights = _weights(block, query[:, part].reshape(kv_heads, -1, width), _of(block, key), scaling)
+            out[:, part] = torch.bmm(weights, _of(block, value)).view(kv_heads, block.end - block.start, -1, width)
+            if query.shape[1] <= KEPT_NODES:
+                kept.append(weights)
         ctx.save_for_backward(query, key, value, *kept)
         ctx.blocks, ctx.scaling = blocks, scaling
         return out
@@ -169,16 +170,22 @@ class _BlockAttention(torch.autograd.Function):
         query, key, value, *kept = ctx.saved_tensors
         kv_heads, _, _, width = query.shape
         d_query, d_key, d_value = torch.empty_like(query), torch.zeros_like(key), torch.zeros_like(value)
-        for block, weights in zip(ctx.blocks, kept, strict=True):
+        for i, block in enumerate(ctx.blocks):
             part = slice(block.start, block.end)
             rows, d_rows = (x[:, part].reshape(kv_heads, -1, width) for x in (query, grad))
             keys, values = _of(block, key), _of(block, value)
+            weights = kept[i] if kept else _weights(block, rows, keys, ctx.scaling)
             _add(block, d_value, torch.bmm(weights.transpose(1, 2), d_rows))
             d_weights = torch.bmm(d_rows, values.transpose(1, 2))
             d_scores = torch._softmax_backward_data(d_weights, weights, -1, weights.dtype)  # type: ignore[attr-defined]
             d_query[:, part] = torch.bmm(d_scores, keys).view(kv_heads, block.end - block.start, -1, width)
             _add(block, d_key, torch.bmm(d_scores.transpose(1, 2), rows))
         return d_query.mul_(ctx.scaling), d_key.mul_(ctx.scaling), d_value, None, None
+
+
+def _weights(block: Block, rows: torch.Tensor, keys: torch.Tensor, scaling: float) -> torch.Tensor:
+    mask = block.mask_QK.expand(len(keys), -1, -1)
+    return torch.softmax(torch.baddbmm(mask, rows, keys.transpose(1, 2), alpha=scaling), dim=-1)
 
 
 def _of(block: Block, x: torch.Tensor) -> torch.Tensor:

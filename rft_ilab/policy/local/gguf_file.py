@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -92,16 +93,36 @@ def read_llama(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
 PRE_TOKENIZERS = {"Digits+ByteLevel": "smollm", "ByteLevel": "gpt-2"}
 
 
+def uncovered(model_directory: Path) -> str:
+    """What of a model this exporter does not cover; empty if it can be exported."""
+    config = json.loads((model_directory / "config.json").read_text())
+    if config.get("model_type") != "llama":
+        return f"export covers Llama models, not {config.get('model_type')}"
+    for key in ("rope_scaling", "attention_bias", "mlp_bias"):
+        if config.get(key):
+            return f"export covers Llama models without {key}"
+    file = model_directory / "tokenizer.json"
+    raw = json.loads(file.read_text()) if file.exists() else {}
+    if raw.get("model", {}).get("type") != "BPE" or _splitting(raw) not in PRE_TOKENIZERS:
+        return f"export covers byte-level BPE tokenizers split by {' or '.join(PRE_TOKENIZERS)}"
+    return ""
+
+
+def _splitting(raw: Mapping[str, Any]) -> str:
+    pre = raw.get("pre_tokenizer") or {}
+    return "+".join(p.get("type", "?") for p in pre.get("pretokenizers", [pre]))
+
+
 def write_llama(model_directory: Path, path: Path) -> None:
     """Write a merged Llama model (safetensors, byte-level BPE) as an F16 GGUF, atomically.
 
-    Raises PolicyError for what the format of this exporter does not cover, DiskError when there is no room.
+    Raises PolicyError for what is :func:`uncovered`, DiskError when there is no room.
     """
     from safetensors import safe_open
 
+    if why := uncovered(model_directory):
+        raise PolicyError(f"no GGUF: {why}", where=model_directory)
     config = json.loads((model_directory / "config.json").read_text())
-    if config.get("model_type") != "llama":
-        raise PolicyError(f"GGUF export covers Llama models, not {config.get('model_type')!r}", where=model_directory)
     temporary = path.with_name(f".{path.name}{PARTIAL}")
     logging.getLogger("gguf").setLevel(logging.WARNING)
     writer = gguf.GGUFWriter(temporary, "llama")
@@ -115,7 +136,10 @@ def write_llama(model_directory: Path, path: Path) -> None:
     writer.add_head_count(heads)
     writer.add_head_count_kv(kv_heads)
     writer.add_rope_freq_base(config["rope_theta"])
-    writer.add_rope_dimension_count(config.get("head_dim") or config["hidden_size"] // heads)
+    head_dim = config.get("head_dim") or config["hidden_size"] // heads
+    writer.add_rope_dimension_count(head_dim)
+    writer.add_key_length(head_dim)
+    writer.add_value_length(head_dim)
     writer.add_layer_norm_rms_eps(config["rms_norm_eps"])
     writer.add_vocab_size(config["vocab_size"])
     _add_tokenizer(writer, model_directory)
@@ -144,17 +168,12 @@ def _add_tokenizer(writer: Any, model_directory: Path) -> None:
     """Vocabulary, merges, special tokens and chat template from ``tokenizer.json`` and its config."""
     raw = json.loads((model_directory / "tokenizer.json").read_text())
     config = json.loads((model_directory / "tokenizer_config.json").read_text())
-    pre = raw.get("pre_tokenizer") or {}
-    parts = pre.get("pretokenizers", [pre])
-    kind = PRE_TOKENIZERS.get("+".join(p.get("type", "?") for p in parts))
-    if raw["model"]["type"] != "BPE" or kind is None:
-        raise PolicyError("GGUF export covers byte-level BPE tokenizers", where=model_directory / "tokenizer.json")
     vocabulary: dict[str, int] = raw["model"]["vocab"]
     special = {t["content"]: t["id"] for t in raw["added_tokens"]}
     tokens = sorted({**vocabulary, **special}.items(), key=lambda entry: entry[1])
     types = [gguf.TokenType.CONTROL if t in special else gguf.TokenType.NORMAL for t, _ in tokens]
     writer.add_tokenizer_model("gpt2")
-    writer.add_tokenizer_pre(kind)
+    writer.add_tokenizer_pre(PRE_TOKENIZERS[_splitting(raw)])
     writer.add_token_list([t for t, _ in tokens])
     writer.add_token_types(types)
     writer.add_token_merges([m if isinstance(m, str) else " ".join(m) for m in raw["model"]["merges"]])
