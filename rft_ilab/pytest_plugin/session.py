@@ -124,7 +124,7 @@ class Session:
             self._answered[file] = error
 
     def _progress(self, skill: str, total: int) -> Callable[[int], None]:
-        """Takes the number of tasks just answered, first of all those that are cached; one line, counting in a terminal."""
+        """Takes the number of tasks just answered, first of all those that are cached; says it in one line."""
         terminal = self.config.pluginmanager.get_plugin("terminalreporter")
         done = -1
 
@@ -156,8 +156,8 @@ class Session:
         wanted = [(file.environment, list(tasks.values()), file.sampling) for file, tasks in self._selected.items()]
         try:
             return self.answers.cost(wanted)
-        except RftError as error:
-            return f"rft: {error}"
+        except Exception as error:  # noqa: BLE001 - the same comes when the model is asked, as errors of the tests
+            return f"rft: the cost is not known: {first_line(str(error), 300)}"
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_makereport(

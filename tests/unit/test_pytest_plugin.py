@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
+import shutil
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
@@ -457,14 +459,60 @@ def test_a_local_model_is_loaded_only_where_something_is_missing(world):
     result = world.runpytest_subprocess(*arguments)
     result.stdout.fnmatch_lines(["rft: 3 answers, 0 of them cached; the others: under a minute"])
     assert sum(result.parseoutcomes().values()) == 3 and "errors" not in result.parseoutcomes()
-    cut = (world.path / "tiny" / "tokenizer.json").read_bytes()
+    weights = world.path / "tiny" / "model.safetensors"
+    whole = weights.read_bytes()
     world.makeconftest("import rft_ilab.policy.local.model as m\nm.load_model = None\n")
     again = world.runpytest_subprocess(*arguments)
     again.stdout.fnmatch_lines(["rft: 3 answers, all cached"])
     assert again.parseoutcomes() == result.parseoutcomes()
     # Other bytes are another model, which cannot be loaded: errors, with one line each.
     (world.path / "conftest.py").unlink()
-    (world.path / "tiny" / "tokenizer.json").write_bytes(cut[: len(cut) // 2])
+    weights.write_bytes(whole[: len(whole) // 2])
     broken = world.runpytest_subprocess(*arguments)
     assert broken.parseoutcomes() == {"errors": 3}
-    broken.stdout.fnmatch_lines(["*tiny: cannot be loaded: *"])
+    broken.stdout.fnmatch_lines(
+        ["rft: the cost is not known: *tiny: cannot be loaded: *", "*jsonl:1: *tiny: cannot be loaded: *"]
+    )
+
+
+# The documentation
+
+
+def documented():
+    text = (ROOT / "docs" / "pytest.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```console\n(.*?)```", text, re.S)
+    return [line for block in blocks for line in block.splitlines()]
+
+
+def test_every_option_is_documented(world):
+    help = "\n".join(inside(world, "--help").outlines)
+    options = set(re.findall(r"--rft-[a-z-]+", help))
+    text = (ROOT / "docs" / "pytest.md").read_text(encoding="utf-8")
+    assert len(options) == 9 and options == set(re.findall(r"--rft-[a-z-]+", text))
+
+
+@pytest.mark.parametrize("command", documented())
+def test_every_command_of_the_documentation_works(run, fake, world, command):
+    """On the shipped taxonomy, with the server in place of the model and a few tasks."""
+    program, *arguments = shlex.split(command)
+    assert program == "pytest" and "--rft-model=embedded" in arguments
+    arguments.remove("--rft-model=embedded")
+    for name in ("taxonomy", "graders"):
+        shutil.copytree(ROOT / name, world.path / name)
+    limit = [] if ".jsonl::" in command or "-k" in arguments else ["--rft-limit=2"]
+    if "-n" in arguments:
+        pytest.importorskip("xdist")
+        model = (f"--rft-model={fake.url}", "--rft-endpoint-model=m")
+        result = world.runpytest_subprocess(*PLUGIN, "-p", "xdist", *model, *arguments, *limit)
+    else:
+        result = run(*arguments, *limit, where=None)
+    assert result.ret in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED)
+    counted = result.parseoutcomes()
+    assert not counted.get("errors") and sum(counted.values()) >= 1, "everything answers YES, which is wrong"
+    assert bool(fake.requests) == ("--collect-only" not in command)
+
+
+def test_the_failure_in_the_documentation_is_the_real_one():
+    text = (ROOT / "docs" / "pytest.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"```text\n___+ area.*?___\n(.*?)```", text, re.S)
+    assert block in (GOLDEN / "pytest_wrong.txt").read_text(encoding="utf-8")
