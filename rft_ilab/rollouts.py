@@ -103,6 +103,11 @@ def sample_groups(
     return [groups[prompt.task_id] for prompt in prompts]
 
 
+def missing_groups(policy: Policy, prompts: Sequence[Prompt], n: int, sampling: Sampling, cache: Cache) -> list[int]:
+    """Indices of the prompts that :func:`sample_groups` would hand to the policy."""
+    return [i for i, prompt in enumerate(prompts) if cache.get(_rollout_key(policy, prompt, n, sampling)) is None]
+
+
 def grade_groups(
     grader: Grader, tasks: Sequence[Task], groups: Sequence[Sequence[Rollout]], cache: Cache | None
 ) -> list[list[Graded]]:
