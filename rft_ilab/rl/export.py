@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from peft import LoraConfig
 from safetensors.torch import save_file
+from transformers import GenerationConfig
 
 from rft_ilab.disk import PARTIAL, full_disk_named, make_directory, put_in_place
 from rft_ilab.errors import PolicyError
@@ -61,9 +62,15 @@ def save_merged(engine: Engine, directory: Path) -> None:
     }
     with _fresh_directory(directory) as work:
         config, dtype = loaded.model.config, loaded.model.config.torch_dtype
+        generation, file = loaded.model.generation_config, loaded.directory / "generation_config.json"
         config.torch_dtype = torch.bfloat16
+        if file.exists():
+            # As it is: transformers reads files that it refuses to write, e.g. a temperature without do_sample.
+            loaded.model.generation_config = GenerationConfig()
         loaded.model.save_pretrained(work, state_dict=state, safe_serialization=True)
-        config.torch_dtype = dtype
+        if file.exists():
+            shutil.copy(file, work)
+        config.torch_dtype, loaded.model.generation_config = dtype, generation
         loaded.tokenizer.save_pretrained(work)
 
 

@@ -155,6 +155,44 @@ def test_a_tokenizer_without_end_of_text_is_refused(tmp_path: Path) -> None:
         load_model(tmp_path)
 
 
+PLAIN = "{% for m in messages %}[{{ m['role'] }}]{{ m['content'] }}{% endfor %}[assistant]"
+NO_SYSTEM = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system') }}{% endif %}" + PLAIN
+
+
+def with_template(directory: Path, template: str) -> Path:
+    make_tiny_model(directory)
+    (directory / "chat_template.jinja").unlink(missing_ok=True)
+    config = json.loads((directory / "tokenizer_config.json").read_text())
+    (directory / "tokenizer_config.json").write_text(json.dumps(config | {"chat_template": template}))
+    return directory
+
+
+def test_a_template_without_system_turns_gets_it_in_the_first_of_the_user(tmp_path: Path) -> None:
+    loaded = load_model(with_template(tmp_path, NO_SYSTEM))
+    asked, shown = Message("user", "Which?"), (Message("user", "Q"), Message("assistant", "A"))
+    written = [
+        loaded.decode(loaded.encode_prompt(chat))
+        for chat in ((asked,), (Message("system", "Be brief."), *shown, asked))
+    ]
+    assert written == ["[user]Which?[assistant]", "[user]Be brief.\n\nQ[assistant]A[user]Which?[assistant]"]
+
+
+@pytest.mark.parametrize(
+    ("template", "why"),
+    [
+        ("{{ raise_exception('not today') }}", "its chat template refuses a chat: not today"),
+        (
+            "{% for m in messages if m['role'] != 'system' %}{{ m['content'] }}{% endfor %}",
+            "leaves out what the system",
+        ),
+        ("{{ messages[0]['content'] }}{{ messages[-1]['content'] }}", "leaves out what the user says"),
+    ],
+)
+def test_a_template_that_cannot_say_it_all_is_refused(template: str, why: str, tmp_path: Path) -> None:
+    with pytest.raises(PolicyError, match=why):
+        load_model(with_template(tmp_path, template))
+
+
 @pytest.mark.parametrize(
     ("kind", "config", "expected"),
     [

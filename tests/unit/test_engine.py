@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import random
 from dataclasses import replace
@@ -24,6 +25,7 @@ from rft_ilab.rl import engine as engine_module
 from rft_ilab.rl import predictions
 from rft_ilab.rl.checkpoint import load_checkpoint, save_checkpoint
 from rft_ilab.rl.engine import Engine
+from rft_ilab.rl.export import save_merged
 from rft_ilab.rl.lora import TARGETS
 from rft_ilab.rl.objective import WeightedSequence
 from rft_ilab.types import Message, Prompt, Sampling
@@ -194,6 +196,18 @@ def test_the_sampler_has_the_trained_weights(tiny: Path) -> None:
         engine.refresh_sampler(0.0)
         base = AutoModelForCausalLM.from_pretrained(tiny)
         torch.testing.assert_close(merged(ids).logits, base(ids).logits, rtol=1e-5, atol=1e-5)
+
+
+def test_a_generation_config_that_transformers_would_not_write_is_kept(tmp_path: Path) -> None:
+    make_tiny_model(tmp_path / "base")
+    file = tmp_path / "base" / "generation_config.json"
+    found = json.loads(file.read_text()) | {"temperature": 0.6}
+    file.write_text(json.dumps(found))
+    engine = new_engine(tmp_path / "base")
+    save_merged(engine, tmp_path / "merged")
+    assert json.loads((tmp_path / "merged" / "generation_config.json").read_text()) == found
+    assert load_model(tmp_path / "merged").model.generation_config.temperature == 0.6
+    assert engine.loaded.model.generation_config.eos_token_id == 2
 
 
 def test_training_raises_what_is_rewarded(tiny: Path) -> None:

@@ -7,6 +7,7 @@ import os
 import platform
 import time
 import zipfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -68,10 +69,8 @@ class LoadedModel:
     directory: Path
 
     def encode_prompt(self, messages: tuple[Message, ...]) -> list[int]:
-        """Token ids of the chat, up to where the assistant starts to speak."""
-        text = self.tokenizer.apply_chat_template(
-            [m.as_dict() for m in messages], tokenize=False, add_generation_prompt=True
-        )
+        """Token ids of the chat, up to where the assistant starts to speak. Raises PolicyError."""
+        text = chat_text(self.tokenizer, messages, self.directory)
         ids: list[int] = self.tokenizer(text, add_special_tokens=False).input_ids
         return ids
 
@@ -94,6 +93,45 @@ class LoadedModel:
         kept = token_ids[:-1] if token_ids and token_ids[-1] in self.eos else token_ids
         text: str = self.tokenizer.decode(kept, skip_special_tokens=True, clean_up_tokenization_spaces=False)
         return text
+
+
+def chat_text(tokenizer: Any, messages: Sequence[Message], directory: Path) -> str:
+    """The chat as the model's template writes it, up to where the assistant starts to speak.
+
+    A template that knows no system turn (those of Mistral and Gemma) gets it at the head of the first user's, as their
+    makers recommend. Raises PolicyError where the template refuses that, too.
+    """
+    from jinja2 import TemplateError
+
+    turns = [m.as_dict() for m in messages]
+    forms = [turns]
+    if len(turns) > 1 and (turns[0]["role"], turns[1]["role"]) == ("system", "user"):
+        content = f"{turns[0]['content']}\n\n{turns[1]['content']}"
+        forms.append([{"role": "user", "content": content}, *turns[2:]])
+    for form in forms:
+        try:
+            text: str = tokenizer.apply_chat_template(form, tokenize=False, add_generation_prompt=True)
+            return text
+        except TemplateError as error:
+            why = error
+    raise PolicyError(f"its chat template refuses a chat: {why}", where=directory, fix="use another model") from why
+
+
+def _check_template(tokenizer: Any, directory: Path) -> None:
+    """Raises PolicyError if the chat template leaves out what it is given."""
+    chat = (
+        Message("system", "Answer briefly."),
+        Message("user", "Which?"),
+        Message("assistant", "This."),
+        Message("user", "Why?"),
+    )
+    text = chat_text(tokenizer, chat, directory)
+    if missing := [m.role for m in chat if m.content not in text]:
+        raise PolicyError(
+            f"its chat template leaves out what the {missing[0]} says",
+            where=directory,
+            fix="use an instruction-tuned model",
+        )
 
 
 def check_model_directory(directory: Path) -> None:
@@ -143,6 +181,7 @@ def load_model(directory: Path, dtype: torch.dtype | None = None) -> LoadedModel
         raise PolicyError(f"cannot be loaded: {first[:200]}", where=directory) from error
     if not tokenizer.chat_template:
         raise PolicyError("its tokenizer has no chat template", where=directory, fix="use an instruction-tuned model")
+    _check_template(tokenizer, directory)
     if tokenizer.eos_token_id is None:
         raise PolicyError("its tokenizer has no end-of-text token", where=directory, fix="name its eos_token there")
     generation = model.generation_config.eos_token_id
