@@ -27,7 +27,9 @@ FRESH = "rft_ilab_fresh"
 
 
 def start(config: pytest.Config) -> None:
-    """Register the hooks. Raises pytest.UsageError for options that cannot be meant."""
+    """Register the hooks. Raises pytest.UsageError for options that cannot be meant, and for pytest 7."""
+    if not hasattr(pytest, "Dir"):
+        raise pytest.UsageError(f"--rft-model needs pytest 8 or later; this is {pytest.__version__}")
     for marker in MARKERS:
         config.addinivalue_line("markers", marker)
     wishes = read_wishes(config)

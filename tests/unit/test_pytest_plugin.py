@@ -9,6 +9,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import time
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
@@ -417,6 +418,16 @@ def test_python_in_a_leaf_is_never_imported(run, world):
     assert not (world.path / "evil").exists()
 
 
+def test_a_time_limit_of_tests_is_none_of_the_batch(run, fake, world):
+    def slowly(body):
+        time.sleep(0.5)
+        return "YES"
+
+    fake.says = slowly
+    write_skill(world.path / "taxonomy", rows=three_rows())
+    run("-p", "pytest_timeout", "--timeout=1").assert_outcomes(passed=2, failed=1)
+
+
 # Several processes
 
 
@@ -453,13 +464,13 @@ def test_xdist(world, fake, fresh):
 def test_a_local_model_is_loaded_only_where_something_is_missing(world):
     from tests.tiny_model import make_tiny_model
 
-    make_tiny_model(world.path / "tiny")
+    tiny = make_tiny_model(world.path / "data" / "instructlab" / "rft" / "runs" / "mine" / "model")
     write_skill(world.path / "taxonomy", rows=three_rows())
-    arguments = (*PLUGIN, "--rft-model=tiny", "taxonomy")
+    arguments = (*PLUGIN, "--rft-model=mine", "taxonomy")
     result = world.runpytest_subprocess(*arguments)
     result.stdout.fnmatch_lines(["rft: 3 answers, 0 of them cached; the others: under a minute"])
     assert sum(result.parseoutcomes().values()) == 3 and "errors" not in result.parseoutcomes()
-    weights = world.path / "tiny" / "model.safetensors"
+    weights = tiny / "model.safetensors"
     whole = weights.read_bytes()
     world.makeconftest("import rft_ilab.policy.local.model as m\nm.load_model = None\n")
     again = world.runpytest_subprocess(*arguments)
@@ -471,7 +482,7 @@ def test_a_local_model_is_loaded_only_where_something_is_missing(world):
     broken = world.runpytest_subprocess(*arguments)
     assert broken.parseoutcomes() == {"errors": 3}
     broken.stdout.fnmatch_lines(
-        ["rft: the cost is not known: *tiny: cannot be loaded: *", "*jsonl:1: *tiny: cannot be loaded: *"]
+        ["rft: the cost is not known: *mine/model: cannot be loaded: *", "*jsonl:1: *mine/model: cannot be loaded: *"]
     )
 
 
