@@ -168,7 +168,8 @@ class Session:
         report = yield
         if isinstance(item, SkillItem) and call.excinfo is not None and isinstance(call.excinfo.value, Verdict):
             path = item.nodeid.partition("::")[0]
-            report.longrepr = Shown(path, item.line, call.excinfo.value)  # type: ignore[assignment]
+            brief = self.config.option.tbstyle == "line"
+            report.longrepr = Shown(path, item.line, call.excinfo.value, brief=brief)  # type: ignore[assignment]
         return report
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:

@@ -134,6 +134,19 @@ def test_a_wrong_answer_to_a_task_whose_reference_is_refused_is_an_error(run, wo
     result.stdout.fnmatch_lines(["*tasks.jsonl:1: the grader does not accept the task's own reference: *"])
 
 
+def test_one_line_a_failure(run, world):
+    write_skill(world.path / "taxonomy", rows=three_rows())
+    lines = run("--tb=line").outlines
+    assert lines.count(f"{LEAF}:2: expected NO, answered YES") == 1 and not any("prompt " in line for line in lines)
+
+
+def test_long_texts_are_cut_unless_asked_for(run, world):
+    write_skill(world.path / "taxonomy", rows=[row("word " * 400, "NO", split="test")])
+    cut, whole = run().stdout.str(), run("-vv").stdout.str()
+    assert "… (1400 more characters: -vv)" in cut and cut.count("word") == 120
+    assert whole.count("word") == 400 and "system: Answer YES, NO or MAYBE." in whole
+
+
 def test_control_characters_of_a_model_do_not_reach_the_terminal(run, fake, world):
     fake.says = lambda body: "\x1b[2J\u202egone"
     write_skill(world.path / "taxonomy", rows=[row("a", "YES", split="test")])
