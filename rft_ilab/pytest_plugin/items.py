@@ -60,17 +60,17 @@ class Place:
 
 
 class Shown:
-    """A verdict as pytest prints it (``longrepr`` of a report)."""
+    """A verdict as pytest prints it (``longrepr`` of a report). ``brief`` (--tb=line): pytest adds the place itself."""
 
-    def __init__(self, path: str, line: int, verdict: Verdict) -> None:
+    def __init__(self, path: str, line: int, verdict: Verdict, *, brief: bool) -> None:
         self.reprcrash = Place(path, line, verdict.line)
-        self._lines = verdict.lines
+        self._lines, self._brief = () if brief else verdict.lines, brief
 
     def __str__(self) -> str:
-        return "\n".join([f"{self.reprcrash.path}:{self.reprcrash.lineno}: {self.reprcrash.message}", *self._lines])
+        return "\n".join([str(self.reprcrash), *self._lines])
 
     def toterminal(self, tw: Any) -> None:
-        for line in str(self).split("\n"):
+        for line in [] if self._brief else str(self).split("\n"):
             tw.line(line)
 
 

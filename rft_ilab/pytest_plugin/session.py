@@ -27,7 +27,9 @@ FRESH = "rft_ilab_fresh"
 
 
 def start(config: pytest.Config) -> None:
-    """Register the hooks. Raises pytest.UsageError for options that cannot be meant."""
+    """Register the hooks. Raises pytest.UsageError for options that cannot be meant, and for pytest 7."""
+    if not hasattr(pytest, "Dir"):
+        raise pytest.UsageError(f"--rft-model needs pytest 8 or later; this is {pytest.__version__}")
     for marker in MARKERS:
         config.addinivalue_line("markers", marker)
     wishes = read_wishes(config)
@@ -166,7 +168,8 @@ class Session:
         report = yield
         if isinstance(item, SkillItem) and call.excinfo is not None and isinstance(call.excinfo.value, Verdict):
             path = item.nodeid.partition("::")[0]
-            report.longrepr = Shown(path, item.line, call.excinfo.value)  # type: ignore[assignment]
+            brief = self.config.option.tbstyle == "line"
+            report.longrepr = Shown(path, item.line, call.excinfo.value, brief=brief)  # type: ignore[assignment]
         return report
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:

@@ -9,6 +9,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import time
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
@@ -131,6 +132,19 @@ def test_a_wrong_answer_to_a_task_whose_reference_is_refused_is_an_error(run, wo
     result = run()
     result.assert_outcomes(failed=1, errors=1)
     result.stdout.fnmatch_lines(["*tasks.jsonl:1: the grader does not accept the task's own reference: *"])
+
+
+def test_one_line_a_failure(run, world):
+    write_skill(world.path / "taxonomy", rows=three_rows())
+    lines = run("--tb=line").outlines
+    assert lines.count(f"{LEAF}:2: expected NO, answered YES") == 1 and not any("prompt " in line for line in lines)
+
+
+def test_long_texts_are_cut_unless_asked_for(run, world):
+    write_skill(world.path / "taxonomy", rows=[row("word " * 400, "NO", split="test")])
+    cut, whole = run().stdout.str(), run("-vv").stdout.str()
+    assert "… (1400 more characters: -vv)" in cut and cut.count("word") == 120
+    assert whole.count("word") == 400 and "system: Answer YES, NO or MAYBE." in whole
 
 
 def test_control_characters_of_a_model_do_not_reach_the_terminal(run, fake, world):
@@ -417,6 +431,16 @@ def test_python_in_a_leaf_is_never_imported(run, world):
     assert not (world.path / "evil").exists()
 
 
+def test_a_time_limit_of_tests_is_none_of_the_batch(run, fake, world):
+    def slowly(body):
+        time.sleep(0.5)
+        return "YES"
+
+    fake.says = slowly
+    write_skill(world.path / "taxonomy", rows=three_rows())
+    run("-p", "pytest_timeout", "--timeout=1").assert_outcomes(passed=2, failed=1)
+
+
 # Several processes
 
 
@@ -453,13 +477,13 @@ def test_xdist(world, fake, fresh):
 def test_a_local_model_is_loaded_only_where_something_is_missing(world):
     from tests.tiny_model import make_tiny_model
 
-    make_tiny_model(world.path / "tiny")
+    tiny = make_tiny_model(world.path / "data" / "instructlab" / "rft" / "runs" / "mine" / "model")
     write_skill(world.path / "taxonomy", rows=three_rows())
-    arguments = (*PLUGIN, "--rft-model=tiny", "taxonomy")
+    arguments = (*PLUGIN, "--rft-model=mine", "taxonomy")
     result = world.runpytest_subprocess(*arguments)
     result.stdout.fnmatch_lines(["rft: 3 answers, 0 of them cached; the others: under a minute"])
     assert sum(result.parseoutcomes().values()) == 3 and "errors" not in result.parseoutcomes()
-    weights = world.path / "tiny" / "model.safetensors"
+    weights = tiny / "model.safetensors"
     whole = weights.read_bytes()
     world.makeconftest("import rft_ilab.policy.local.model as m\nm.load_model = None\n")
     again = world.runpytest_subprocess(*arguments)
@@ -471,7 +495,7 @@ def test_a_local_model_is_loaded_only_where_something_is_missing(world):
     broken = world.runpytest_subprocess(*arguments)
     assert broken.parseoutcomes() == {"errors": 3}
     broken.stdout.fnmatch_lines(
-        ["rft: the cost is not known: *tiny: cannot be loaded: *", "*jsonl:1: *tiny: cannot be loaded: *"]
+        ["rft: the cost is not known: *mine/model: cannot be loaded: *", "*jsonl:1: *mine/model: cannot be loaded: *"]
     )
 
 
