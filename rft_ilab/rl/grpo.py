@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 import random
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -60,7 +60,8 @@ def grpo_step(
         lacking = settings.prompts - sum(has_signal(g.advantages_G) for g in groups)
         if refill and lacking <= settings.prompts // 2:
             break
-        groups += _sample_groups(engine, environments, settings, progress, lacking, refill)
+        drawn = {g.rollouts[0].task.id for g in groups}
+        groups += _sample_groups(engine, environments, settings, progress, lacking, refill, drawn)
     sampled = time.monotonic()
     _check_errors(progress, settings)
     sequences = [s for g in groups if has_signal(g.advantages_G) for s in _weighted(engine, g)]
@@ -140,19 +141,23 @@ def _sample_groups(
     progress: Progress,
     count: int,
     refill: int,
+    drawn: Collection[str],
 ) -> list[Group]:
-    """Groups for ``count`` fresh tasks, shared evenly between the environments."""
+    """Groups for ``count`` fresh tasks, shared evenly between the environments.
+
+    A task of ``drawn`` is taken again only where there is no other.
+    """
     rng = random.Random(f"grpo/{settings.seed}/{progress.step}/{refill}")
     sampling = Sampling(max_tokens=0, seed=rng.randrange(2**31))
     policy = engine.policy(f"training:{progress.step}")
     groups: list[Group] = []
     for i, environment in enumerate(environments):
         share = count // len(environments) + (i < count % len(environments))
-        tasks = draw_tasks(
-            environment.split("train"), environment.classes, progress.pass_rate, share, settings.balanced, rng
-        )
-        drawn = Sampling(temperature=1.0, max_tokens=environment.settings.max_tokens, seed=sampling.seed)
-        for rollouts in sample_and_grade(policy, environment, tasks, settings.group_size, drawn, 0):
+        train = environment.split("train")
+        fresh = [task for task in train if task.id not in drawn] or train
+        tasks = draw_tasks(fresh, environment.classes, progress.pass_rate, share, settings.balanced, rng)
+        asked = Sampling(temperature=1.0, max_tokens=environment.settings.max_tokens, seed=sampling.seed)
+        for rollouts in sample_and_grade(policy, environment, tasks, settings.group_size, asked, 0):
             rewards_G = [None if r.grade.error else r.grade.reward for r in rollouts]
             valid = [r for r in rewards_G if r is not None]
             if valid:

@@ -7,6 +7,7 @@ from pathlib import Path
 from rft_ilab.config import TrainSettings
 from rft_ilab.disk import free_bytes, size
 from rft_ilab.errors import DiskError
+from rft_ilab.rl import parallel
 from rft_ilab.rl.checkpoint import KEPT
 from rft_ilab.rl.engine import Engine
 from rft_ilab.rl.grpo import REFILLS
@@ -38,6 +39,9 @@ def planned_bytes(engine: Engine, settings: TrainSettings) -> dict[str, int]:
 def require_space(engine: Engine, settings: TrainSettings, directory: Path) -> None:
     """Raises DiskError when what is still to be written below ``directory`` will not fit."""
     planned = planned_bytes(engine, settings)
+    if parallel.rank():
+        # Where several processes train, only the first one writes the result.
+        planned["model"] = 0
     present = sum(p.stat().st_size for p in (directory / "rl").rglob("*") if p.is_file())
     needed = max(sum(planned.values()) - present, planned["model"])
     free = free_bytes(directory)

@@ -127,6 +127,14 @@ def test_what_the_trie_would_get_wrong_is_refused(kind: str, tmp_path: Path) -> 
     assert str(tmp_path) in str(caught.value) and "\n" not in str(caught.value)
 
 
+def test_a_small_difference_shows_without_knowing_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In float32, where rounding hides nothing: Gemma 2's caps, were they not looked for."""
+    make_tiny_model(tmp_path, kind="gemma2", head_dim=8)
+    monkeypatch.setattr(faithful, "UNSUPPORTED", {})
+    with pytest.raises(PolicyError, match="its logits would be others"):
+        load_model(tmp_path, torch.float32)
+
+
 def test_a_model_that_computes_no_numbers_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make_tiny_model(tmp_path)
     monkeypatch.setattr(faithful, "logits_of", lambda model, hidden_ND: torch.full((len(hidden_ND), 260), math.nan))

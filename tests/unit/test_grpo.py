@@ -17,7 +17,7 @@ from rft_ilab.rl.progress import Progress
 from rft_ilab.rl.stopping import BONUS_STEP
 from rft_ilab.store import read_jsonl
 from tests.tiny_model import make_tiny_model
-from tests.unit.test_stage import TRAIN, environment
+from tests.unit.test_stage import CONTAINS, TRAIN, environment
 
 SETTINGS = dataclasses.replace(TRAIN, steps=7, prompts=8, warmup_steps=0, guidance=0.0)
 
@@ -54,6 +54,20 @@ def test_several_updates_a_batch_are_several_steps_of_the_optimiser(tiny: Path, 
     assert {int(state["step"]) for state in engine.optimizer.state.values()} == {3}
     assert row["importance_gap"] > 1e-4  # the third update is off the policy that sampled
     assert len({r["task_id"] for r in read_jsonl(tmp_path / "rl" / "rollouts.jsonl")}) == row["groups"]
+
+
+@pytest.mark.parametrize(("prompts", "groups", "tasks"), [(20, 40, 40), (30, 42, 42), (60, 84, 42)])
+def test_a_refill_draws_other_tasks_while_there_are_any(
+    prompts: int, groups: int, tasks: int, tiny: Path, tmp_path: Path
+) -> None:
+    """Nothing is ever right, so every step is refilled; there are 42 training tasks."""
+    never = dict(CONTAINS, reference="this is never said {{item.reference}}")
+    env = environment(tmp_path / "t", "area/target", never)
+    settings = dataclasses.replace(SETTINGS, prompts=prompts, group_size=2)
+    engine = Engine(load_model(tiny, torch.float32), settings)
+    row = grpo_step(engine, [env], settings, Progress(), tmp_path / "rl")
+    asked = [r["task_id"] for r in read_jsonl(tmp_path / "rl" / "rollouts.jsonl")]
+    assert (row["groups"], len(set(asked)), len(asked)) == (groups, tasks, 2 * groups)
 
 
 def test_an_entropy_bonus_begins_the_step_after_entropy_fell_short(

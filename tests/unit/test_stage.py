@@ -14,7 +14,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from rft_ilab.config import Settings, SkillSettings, TrainSettings
-from rft_ilab.errors import GraderError, PolicyError, SignalError, TrainingError
+from rft_ilab.errors import DiskError, GraderError, PolicyError, SignalError, TrainingError
 from rft_ilab.grading.engine import build_grader
 from rft_ilab.policy.local.gguf_file import gguf_name, hf_name, read_llama, to_interleaved, to_rotate_half
 from rft_ilab.policy.local.model import load_model
@@ -25,6 +25,7 @@ from rft_ilab.rl.lessons import Lesson, plan_batches
 from rft_ilab.rl.objective import learning_rate
 from rft_ilab.rl.progress import Progress
 from rft_ilab.rl.selection import Candidate, Choice, evaluations, select
+from rft_ilab.rl.space import planned_bytes, require_space
 from rft_ilab.rl.stage import RLStage
 from rft_ilab.rollouts import Environment, Graded
 from rft_ilab.skills.tasks import load_tasks
@@ -207,6 +208,19 @@ def test_checkpoints_come_between_validations_and_in_the_warm_start(
     settings = dataclasses.replace(settings, steps=2, checkpoint_every=100)
     stage(tmp_path / "b", tmp_path / "t", settings).run(tiny, lessons(tmp_path / "t"), {"area/other": 1.0})
     assert saved == [*(f"sft-{i:05d}" for i in range(1, 9)), *(f"step-{i:05d}" for i in (0, 1, 2, 2))]
+
+
+def test_only_the_first_process_needs_room_for_the_model(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = Engine(load_model(tiny, torch.float32), TRAIN)
+    planned = planned_bytes(engine, TRAIN)
+    assert planned["model"] > 10_000
+    monkeypatch.setattr("rft_ilab.rl.space.free_bytes", lambda path: sum(planned.values()) - 1)
+    with pytest.raises(DiskError, match="training would write about"):
+        require_space(engine, TRAIN, tmp_path)
+    monkeypatch.setattr("rft_ilab.rl.parallel.rank", lambda: 1)
+    require_space(engine, TRAIN, tmp_path)
 
 
 def test_no_signal_is_refused_with_advice(tiny: Path, tmp_path: Path) -> None:

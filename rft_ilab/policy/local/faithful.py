@@ -28,8 +28,9 @@ UNSUPPORTED = {
 }
 # Keys of config.json: as long as no sequence is longer, windows, chunks and rescaled rotations change nothing.
 LIMITS = ("max_position_embeddings", "sliding_window", "attention_chunk_size")
-# Root mean square of the difference over the standard deviation of the logits. Rounding in bf16 stays below 0.03.
-TOLERANCE = 0.1
+# Root mean square of the difference over the standard deviation of the logits. Rounding of the embedded model comes to
+# 2e-6 in float32; in bf16 random models of eight layers came to 0.06.
+TOLERANCE, LOOSE_TOLERANCE = 1e-3, 0.2
 
 
 def context_length(config: Any) -> int:
@@ -65,7 +66,8 @@ def refuse_unfaithful(model: Any, directory: Path) -> None:
         raise refusal(f"it does not run ({type(error).__name__})", directory) from error
     found = torch.stack([logits_NV[path] for path in trie.paths])
     difference = ((found - expected).square().mean().sqrt() / expected.std()).item()
-    if not difference <= TOLERANCE:
+    # Not "larger than": a difference that is no number is none that may pass.
+    if not difference <= (TOLERANCE if model.dtype == torch.float32 else LOOSE_TOLERANCE):
         raise refusal(f"its logits would be others (by {difference:.2g} standard deviations)", directory)
 
 
