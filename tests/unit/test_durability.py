@@ -86,7 +86,7 @@ def produced(home: Path) -> dict[str, Any]:
         if path.is_file() and not path.name.startswith("cache.sqlite")
     }
     steps = read_jsonl(run / "rl" / "steps.jsonl")
-    timing = {"sample_s", "train_s", "seconds"}
+    timing = {"sample_s", "train_s", "seconds", "tokens_per_s"}
     return files | {"rl/steps.jsonl": [{k: v for k, v in r.items() if k not in timing} for r in steps]}
 
 
