@@ -26,7 +26,7 @@ def planned_bytes(engine: Engine, settings: TrainSettings) -> dict[str, int]:
     others = sum(
         p.stat().st_size for p in engine.loaded.directory.iterdir() if p.suffix not in {".safetensors", ".bin"}
     )
-    merged = WEIGHT_BYTES * sum(p.numel() for p in model.parameters()) + others
+    merged = WEIGHT_BYTES * sum(p.numel() for n, p in model.named_parameters() if "lora_" not in n) + others
     rollouts = settings.steps * settings.prompts * (1 + REFILLS) * settings.group_size
     return {
         "checkpoints": (KEPT + 1) * checkpoint,
