@@ -17,6 +17,7 @@ from typing import Any
 from rft_ilab.config import TrainSettings
 from rft_ilab.disk import remove_leftovers
 from rft_ilab.policy.local.gguf_file import uncovered
+from rft_ilab.policy.local.memory import give_back
 from rft_ilab.policy.local.model import LoadedModel, load_model
 from rft_ilab.policy.local.sampler import LocalPolicy
 from rft_ilab.rl import parallel
@@ -101,6 +102,7 @@ class RLStage:
         chosen = self._select(engine, base_watched, margins)
         if parallel.rank():
             return {}
+        give_back()
         with parallel.alone():
             facts = self._export(engine, chosen)
             self._attribute(engine, chosen)

@@ -5,8 +5,11 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+
+from rft_ilab.policy.local.memory import give_back
 
 # Decoding and training see a new number of rows in nearly every step.
 MANY_SHAPES = """
@@ -45,3 +48,16 @@ def test_kernels_of_shapes_that_are_gone_are_forgotten() -> None:
         [sys.executable, "-c", MANY_SHAPES], env=environment, capture_output=True, text=True, check=True
     )
     assert float(done.stdout) < 200.0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_freed_memory_between_pieces_in_use_is_given_back() -> None:
+    def resident() -> float:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+    blocks = [b"x" * 60_000 for _ in range(5000)]
+    in_use = blocks[::100]
+    del blocks
+    before = resident()
+    give_back()
+    assert before - resident() > 200 and len(in_use) == 50
