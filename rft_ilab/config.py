@@ -73,7 +73,7 @@ class DataSettings:
 class TrainSettings:
     """Warm start (``sft_*``) and GRPO. Rates are AdamW learning rates of the LoRA weights.
 
-    ``sft_replay`` verified answers of one watched skill join every second batch of ``sft_batch``.
+    ``sft_replay`` verified answers of one watched skill join every second batch of ``sft_batch`` (every one, if few).
     ``prompts`` x ``group_size`` rollouts a step; ``balanced`` is the share of prompts drawn from
     the classes in turn; ``updates`` are made with each batch; ``truncation`` caps the importance weight between
     trainer and sampler, and beyond ``clip_low`` and ``clip_high`` an answer is pushed no further. ``kl_weight`` x KL to

@@ -274,14 +274,28 @@ def test_a_step_without_a_grade_has_no_reward(tiny: Path, tmp_path: Path) -> Non
 
 def test_batches_hold_one_watched_skill_each() -> None:
     made = [Lesson(skill=s, prompt=(), completion=str(i), replay=s != "t") for s in "tuv" for i in range(20)]
-    batches = plan_batches(made, TrainSettings(sft_epochs=2, sft_batch=8, sft_replay=4))
-    assert len(batches) == 2 * 3
-    assert [sum(x.replay for x in b) for b in batches] == [0, 4, 0, 4, 0, 4]
+    batches = plan_batches(made, TrainSettings(sft_epochs=8, sft_batch=8, sft_replay=4))
+    assert len(batches) == 8 * 3
+    assert [sum(x.replay for x in b) for b in batches] == [0, 4] * 12
     assert all(len({x.skill for x in b if x.replay}) == 1 for b in batches[1::2])
     targets = [x.completion for b in batches[:3] for x in b if not x.replay]
     assert sorted(targets, key=int) == [str(i) for i in range(20)]
     alone = plan_batches(made, TrainSettings(sft_epochs=2, sft_batch=8, sft_replay=0))
     assert [len(b) for b in alone] == [8, 8, 4] * 2 and not any(x.replay for b in alone for x in b)
+
+
+@pytest.mark.parametrize(("epochs", "every"), [(1, 1), (5, 1), (16, 2)])
+def test_watched_skills_take_turns_and_oftener_in_a_short_warm_start(epochs: int, every: int) -> None:
+    made = [Lesson(skill=s, prompt=(), completion=str(i), replay=s != "t") for s in "tuvw" for i in range(10)]
+    batches = plan_batches(made, TrainSettings(sft_epochs=epochs, sft_batch=5, sft_replay=4))
+    replayed = [[x for x in b if x.replay] for b in batches]
+    assert [bool(r) for r in replayed] == [i % every == every - 1 for i in range(2 * epochs)]
+    turns = [r[0].skill for r in replayed if r]
+    counts = [turns.count(s) for s in "uvw"]
+    assert max(counts) - min(counts) <= 1
+    # All of a skill's answers come before one comes again.
+    first = [x.completion for r in replayed for x in r if x.skill == turns[0]][:10]
+    assert len(set(first)) == len(first)
 
 
 class FakeEngine:
