@@ -87,11 +87,13 @@ def select(
     score_watched: Callable[[Policy], dict[str, float]],
     base_watched: dict[str, float],
     allowed_loss: dict[str, float],
+    to_beat: float = 0.0,
 ) -> Choice:
     """Pick checkpoint and adapter scale, and leave the engine's sampler with these weights.
 
     ``score_target`` returns (score, mean, macro) on validation, ``score_watched`` the accuracy of every
-    watched skill; ``allowed_loss`` is how much each may lose.
+    watched skill; ``allowed_loss`` is how much each may lose; ``to_beat`` is a score that the choice must exceed,
+    as it must the base's (the base may do better with demonstrations than without).
 
     The best checkpoint and those within ``CLOSE`` of it are checked at full scale, in order of score, until one loses
     nothing. The frontier is measured of that one (of the best if each loses something), and :func:`best_of` chooses
@@ -110,21 +112,23 @@ def select(
 
     leader = ranked[0]
     for candidate in ranked:
-        if candidate.score > base.score and _largest_loss(measure(candidate, 1.0), base) <= 0:
+        if candidate.score > max(base.score, to_beat) and _largest_loss(measure(candidate, 1.0), base) <= 0:
             leader = candidate
             break
     frontiers: dict[str, list[Candidate]] = {}
     while leader.name not in frontiers:
         full = [t for t in tried if t.name == leader.name] or [measure(leader, 1.0)]
         frontiers[leader.name] = full + [measure(leader, scale) for scale in PARTIAL_SCALES]
-        chosen = best_of(tried, base, allowed_loss)
+        chosen = best_of(tried, base, allowed_loss, to_beat)
         leader = next((c for c in ranked if c.name == chosen.name), leader)
     use(engine, chosen, chosen.scale, directory)
     return Choice(chosen, [*frontiers[leader.name], base], tried)
 
 
-def best_of(tried: Sequence[Candidate], base: Candidate, allowed_loss: dict[str, float]) -> Candidate:
-    """The best that is better than ``base`` on the target and whose watched skills lose at most ``allowed_loss``.
+def best_of(
+    tried: Sequence[Candidate], base: Candidate, allowed_loss: dict[str, float], to_beat: float = 0.0
+) -> Candidate:
+    """The best that beats ``base`` and ``to_beat`` on the target, no watched skill losing more than ``allowed_loss``.
 
     The gate does not ask whether a loss is small but whether it can be ruled out. So what loses nothing at all goes
     first, unless it scores more than ``CLOSE`` less than the best *and* gives up more than a quarter of the best's
@@ -137,7 +141,7 @@ def best_of(tried: Sequence[Candidate], base: Candidate, allowed_loss: dict[str,
     fit = [
         c
         for c in tried
-        if c.score > base.score
+        if c.score > max(base.score, to_beat)
         and all(base.watched[k] - c.watched[k] <= allowed_loss[k] + ROUNDING for k in base.watched)
     ]
     if not fit:

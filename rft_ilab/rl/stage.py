@@ -92,6 +92,7 @@ class RLStage:
         progress = self._resume(engine)
         engine.refresh_sampler(0.0)
         base_watched = self._watched_accuracy(LocalPolicy(engine.sampler), self.cache)
+        to_beat = self._with_demonstrations(LocalPolicy(engine.sampler))
         if not progress.begun:
             self._begin(engine, lessons, progress)
         with stop_after_step() as stopped:
@@ -99,7 +100,7 @@ class RLStage:
         if all(c.name != f"step-{progress.step}" for c in self.candidates):
             self._score_candidate(engine, progress)
             self._save(engine, progress)
-        chosen = self._select(engine, base_watched, margins)
+        chosen = self._select(engine, base_watched, margins, to_beat)
         if parallel.rank():
             return {}
         give_back()
@@ -207,6 +208,14 @@ class RLStage:
             for e in self.watched
         }
 
+    def _with_demonstrations(self, base: Policy) -> float:
+        """Score of the base with each target's demonstrations: what a user has without any training."""
+        answers = [
+            (e, self._answers(base, e, self.settings.val_tasks, e.settings.demonstrations, self.cache))
+            for e in self.targets
+        ]
+        return sum(accuracy_of(e, own).score for e, own in answers) / len(answers)
+
     def _answers(
         self, policy: Policy, e: Environment, count: int, demonstrations: int, cache: Cache | None
     ) -> list[Graded]:
@@ -235,12 +244,21 @@ class RLStage:
 
     # -- the result ---------------------------------------------------------------------------------
 
-    def _select(self, engine: Engine, base_watched: dict[str, float], margins: dict[str, float]) -> Candidate:
+    def _select(
+        self, engine: Engine, base_watched: dict[str, float], margins: dict[str, float], to_beat: float
+    ) -> Candidate:
         # Half the margin: what is chosen here must still pass the gate on other tasks.
         allowed = {name: margin / 2 for name, margin in margins.items()}
         self._announce_selection()
         found = select(
-            engine, self.candidates, self.log, self._target_accuracy, self._watched_accuracy, base_watched, allowed
+            engine,
+            self.candidates,
+            self.log,
+            self._target_accuracy,
+            self._watched_accuracy,
+            base_watched,
+            allowed,
+            to_beat,
         )
         measured = {c.name: c for c in (*found.tried, *found.frontier) if c.scale in (0.0, 1.0)}
         write_json(
@@ -249,6 +267,7 @@ class RLStage:
                 "candidates": [measured.get(c.name, c).as_dict() for c in self.candidates],
                 "base_watched": base_watched,
                 "allowed_loss": allowed,
+                "to_beat": round(to_beat, 4),
                 "frontier": [c.as_dict() for c in found.frontier],
                 "chosen": found.chosen.name,
                 "scale": found.chosen.scale,

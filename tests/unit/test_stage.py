@@ -24,7 +24,7 @@ from rft_ilab.rl.grpo import _check_errors, grpo_step
 from rft_ilab.rl.lessons import Lesson, plan_batches
 from rft_ilab.rl.objective import learning_rate
 from rft_ilab.rl.progress import Progress
-from rft_ilab.rl.selection import Candidate, Choice, evaluations, select
+from rft_ilab.rl.selection import Candidate, Choice, best_of, evaluations, select
 from rft_ilab.rl.space import planned_bytes, require_space
 from rft_ilab.rl.stage import RLStage
 from rft_ilab.rollouts import Environment, Graded
@@ -415,6 +415,17 @@ def test_the_best_checkpoint_is_scaled_down_before_a_rival_replaces_it(tmp_path:
     choice, _, asked = choose(tmp_path, {"sft": 0.87, "step-10": 0.9}, target, lambda *at: watched.get(at, 0.87))
     assert (choice.chosen.name, choice.chosen.scale) == ("sft", 1.0)
     assert choice.frontier[0].name == "sft" and len(asked) == 2 + 6 + 6
+
+
+@pytest.mark.parametrize(("to_beat", "chosen"), [(0.0, "a"), (0.6, "a"), (0.85, "b"), (0.9, "base")])
+def test_the_choice_beats_the_base_with_its_demonstrations_too(to_beat: float, chosen: str) -> None:
+    """What harms nothing is preferred, but not if a prompt with demonstrations does better without any training."""
+    base = Candidate("base", None, 0.1, 0.1, 0.1, 0.0, {"w": 0.8})
+    tried = [
+        Candidate("a", "a", 0.85, 0.85, 0.85, 0.75, {"w": 0.8}),
+        Candidate("b", "b", 0.9, 0.9, 0.9, 1.0, {"w": 0.78}),
+    ]
+    assert best_of(tried, base, {"w": 0.05}, to_beat).name == chosen
 
 
 def test_of_equals_the_one_closer_to_the_base_is_chosen(tmp_path: Path) -> None:
