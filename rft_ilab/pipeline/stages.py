@@ -49,6 +49,7 @@ def _train(request: Request, screen: Screen) -> Path:
     run = space.start_run()
     if run.done("rl"):
         screen.say("training: this run is trained already")
+        # Followers wait twice (:func:`workers.follow`) before they see that nothing is left to do.
         workers.meet()
         workers.meet()
         return run.path("model")

@@ -32,17 +32,10 @@ from rft_ilab.skills.tasks import load_tasks
 from rft_ilab.skills.tree import load_skill
 from rft_ilab.store import Cache, read_json, read_jsonl
 from rft_ilab.types import Grade, Rollout
+from tests.durable_stage import CONTAINS
 from tests.tiny_model import make_tiny_model
 from tests.unit.taxonomies import row, write_skill
 
-# A byte model says letters at random, so 'contains an e' is sometimes right: all that RL needs.
-CONTAINS = {
-    "type": "string_check",
-    "name": "contains",
-    "input": "{{sample.output_text}}",
-    "reference": "{{item.reference}}",
-    "operation": "like",
-}
 TRAIN = TrainSettings(
     lora_rank=4,
     lora_alpha=8,
