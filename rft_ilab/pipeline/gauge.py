@@ -1,0 +1,120 @@
+"""Measuring for the gate: the suites of a run, and what a policy does on them, through the cache."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rft_ilab.pipeline.request import Workspace
+from rft_ilab.pipeline.screen import Screen
+from rft_ilab.regress.verdict import Answer, TaskResult
+from rft_ilab.rollouts import Environment, Graded, collect
+from rft_ilab.types import Policy, Sampling, Suite, Task
+
+VAL_TASKS = 24
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """A suite and the tasks it names, ready to be asked of any policy."""
+
+    environment: Environment
+    suite: Suite
+    tasks: Sequence[Task]
+
+    @property
+    def calls(self) -> int:
+        return len(self.tasks)
+
+
+class Gauge:
+    """Builds suites and measures policies on them, through the cache."""
+
+    def __init__(self, space: Workspace, screen: Screen) -> None:
+        self.space, self.screen = space, screen
+        self.settings = space.settings.gate
+
+    def suite(self, environment: Environment, demonstrations: int) -> Measurement:
+        """The test split of one skill; sorted, so that a reordered file is the same suite."""
+        tasks = sorted(environment.split("test"), key=lambda task: task.id)
+        target = environment in self.space.targets
+        suite = Suite(
+            name=environment.skill.name,
+            task_ids=tuple(task.id for task in tasks),
+            samples=self.settings.samples if target else self.settings.watched_samples,
+            sampling=Sampling(
+                temperature=self.settings.temperature,
+                max_tokens=environment.settings.max_tokens,
+                seed=self.settings.seed,
+            ),
+            demonstrations=demonstrations,
+            tier="target" if target else environment.skill.tier,
+            margin=self.space.margin(environment),
+        )
+        return Measurement(environment, suite, tasks)
+
+    def better_prompt(self, baseline: Policy, environment: Environment) -> int:
+        """Number of demonstrations (0 or the skill's) at which the baseline passes more of the graded val tasks."""
+        tasks = environment.validation(VAL_TASKS)
+        rates: dict[int, float] = {}
+        for demonstrations in sorted({0, environment.settings.demonstrations}):
+            groups = self._greedy(baseline, environment, tasks, demonstrations)
+            graded = [group[0].grade.passed for group in groups if group[0].grade.passed is not None]
+            rates[demonstrations] = sum(graded) / max(1, len(graded))
+        return max(rates, key=lambda d: (rates[d], d))
+
+    def _greedy(self, policy: Policy, e: Environment, tasks: Sequence[Task], demonstrations: int) -> list[list[Graded]]:
+        sampling = Sampling(temperature=0.0, max_tokens=e.settings.max_tokens)
+        return collect(
+            policy, e.grader, e.skill, tasks, 1, sampling, demonstrations=demonstrations, cache=self.space.cache
+        )
+
+    def measure(self, policy: Policy, m: Measurement, advance: Any) -> list[TaskResult]:
+        """Greedy and sampled results of one policy on one suite, one entry a task."""
+        e, cache = m.environment, self.space.cache
+        greedy = self._greedy(policy, e, m.tasks, m.suite.demonstrations)
+        advance(len(m.tasks))
+        sampled: list[list[Graded]] = [[] for _ in m.tasks]
+        if m.suite.samples:
+            sampled = collect(
+                policy,
+                e.grader,
+                e.skill,
+                m.tasks,
+                m.suite.samples,
+                m.suite.sampling,
+                demonstrations=m.suite.demonstrations,
+                cache=cache,
+            )
+        advance(len(m.tasks))
+        answers = [graded.grade for group in (*greedy, *sampled) for graded in group]
+        if errors := [grade.error for grade in answers if grade.error is not None]:
+            missed = f"{len(errors)} of {len(answers)} answers not graded"
+            self.screen.say(f"{m.suite.name}: {missed}; the first: {errors[0]}")
+        return [
+            TaskResult(
+                task_id=task.id,
+                group=task.group,
+                cls=(e.classes or {}).get(task.id),
+                reference=task.reference,
+                prompt=task.messages[-1].content,
+                greedy=_answer(first),
+                sampled=tuple(_score(graded) for graded in draws),
+            )
+            for task, (first,), draws in zip(m.tasks, greedy, sampled, strict=True)
+        ]
+
+
+def _score(graded: Graded) -> float | None:
+    return None if graded.grade.passed is None else float(graded.grade.passed)
+
+
+def _answer(graded: Graded) -> Answer:
+    return Answer(
+        score=_score(graded), text=graded.rollout.completion, reason=graded.grade.error or graded.grade.reason
+    )
+
+
+def label(m: Measurement) -> str:
+    return f"{m.suite.demonstrations} demonstrations" if m.suite.demonstrations else "zero-shot"
