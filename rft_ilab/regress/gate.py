@@ -35,7 +35,7 @@ def judge(
     flips: list[Flip] = []
     target_rows = []
     for target in targets:
-        row, base = judge_target(target, settings)
+        row, base = judge_target(target, settings, len(targets))
         target_rows.append(row)
         flips += _flips(target.skill, base, target.after)
     watched_rows = judge_watched(watched, settings)
