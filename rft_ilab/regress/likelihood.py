@@ -34,8 +34,8 @@ class Totals:
     sums_U: Array
     sizes_U: Array
     counts_U: Array
-    n: int  # tasks
-    clusters: int
+    n: float  # tasks; no whole number where totals are expectations
+    clusters: float
     typical: float  # size of the cluster in which an average task sits: the extremes are as large
 
     @classmethod

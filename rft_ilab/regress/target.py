@@ -22,6 +22,7 @@ from rft_ilab.regress.pairing import (
     too_few_groups,
     undecidable,
 )
+from rft_ilab.regress.passk import passes
 from rft_ilab.regress.statistics import Difference
 from rft_ilab.regress.verdict import ClassRow, Macro, TargetInput, TargetRow, TaskResult
 from rft_ilab.types import Outcome
@@ -78,6 +79,7 @@ def judge_target(target: TargetInput, settings: GateSettings, targets: int = 1) 
             "before_prompt": sampled_label,
             "p": best_sampled.p_superior() if best_sampled else 1.0,
         },
+        pass_at_k=passes(bases[sampled_label], after, alpha),
         macro=_macro(kept_base, kept, classes),
         classes=_classes(kept_base, kept, classes),
         majority=share,

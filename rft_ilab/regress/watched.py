@@ -20,6 +20,7 @@ from rft_ilab.regress.pairing import (
     too_few_groups,
     undecidable,
 )
+from rft_ilab.regress.passk import passes
 from rft_ilab.regress.statistics import Difference
 from rft_ilab.regress.verdict import WatchedInput, WatchedRow
 from rft_ilab.types import Outcome
@@ -61,6 +62,7 @@ def judge_watched(watched: Sequence[WatchedInput], settings: GateSettings) -> li
                 outcome=decision.outcome,
                 reason=decision.reason,
                 sampled=sampled_metric(sampled, item.after),
+                pass_at_k=passes(before, item.after, settings.alpha),
             )
         )
     return rows
