@@ -27,6 +27,7 @@ COMMANDS = {
     "ilab rft report": "rft_ilab.cli.report:report",
     "ilab rft rollouts": "rft_ilab.cli.rollouts:rollouts",
     "ilab rft compare-controls": "rft_ilab.cli.compare_controls:compare_controls",
+    "ilab rft plan": "rft_ilab.cli.plan:plan",
     "ilab rft grader-test": "rft_ilab.cli.grader_test:grader_test",
     "ilab rft serve-graders": "rft_ilab.cli.serve_graders:serve_graders",
     "ilab rft doctor": "rft_ilab.cli.doctor:doctor",

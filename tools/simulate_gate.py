@@ -55,7 +55,9 @@ def summary(found: list[Rates], settings: GateSettings) -> tuple[dict[str, float
     for row in found:
         for column, level in promises.items():
             if getattr(row, column) > chance_limit(level, row.runs, len(found)):
-                broken.append(f"{row.world.name}, {row.world.tasks} tasks: {column} {getattr(row, column):.4f} > {level}")
+                broken.append(
+                    f"{row.world.name}, {row.world.tasks} tasks: {column} {getattr(row, column):.4f} > {level}"
+                )
     return figures, broken
 
 

@@ -4,8 +4,8 @@ Tango's test for paired proportions (Statistics in Medicine 17:891, 1998) asks: 
 answers with the difference ``null``, which makes what was seen most likely, and how far from ``null`` is the observed
 difference in standard errors of *that* distribution? It may give weight to outcomes that were never seen, and that is
 why it does not call a suite certain in which nothing moved. Here the same question is asked of all distributions of
-cluster totals, on the totals seen and on the two extremes, a cluster that moves as a whole. That is constrained empirical
-likelihood (Owen, *Empirical Likelihood*, 2001, chapter 2), and the statistic comes out as its Lagrange multiplier:
+cluster totals, on the totals seen and on the two extremes, a cluster that moves as a whole. That is constrained
+empirical likelihood (Owen, *Empirical Likelihood*, 2001, chapter 2), and the statistic is its Lagrange multiplier:
 with n tasks, a gap between estimate and null, and multiplier L, z squared is n gap L. For right and wrong answers
 without clusters that is Tango's z, to the last digit (``tests/unit/test_statistics.py``).
 
@@ -29,7 +29,7 @@ STEPS = 60
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Totals:
-    """Clusters with equal totals and sizes are one entry: ``counts_U`` of them moved by ``sums_U`` on ``sizes_U`` tasks."""
+    """Equal clusters are one entry: ``counts_U`` of them have ``sizes_U`` tasks, whose moves sum to ``sums_U``."""
 
     sums_U: Array
     sizes_U: Array
@@ -88,7 +88,7 @@ class Totals:
 
 
 def _multiplier(residuals_U: Array, counts_U: Array, extreme: float) -> float:
-    """The Lagrange multiplier: root of sum c r / (1 + L r), at most 1 / ``extreme``, where unseen extremes take the rest."""
+    """The root L of sum c r / (1 + L r), but at most 1 / ``extreme``: from there on unseen extremes take the rest."""
     least = float(residuals_U.min())
     top = 1.0 / max(extreme, -least, 1e-300)
     if top > 1e299:

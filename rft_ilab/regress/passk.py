@@ -36,8 +36,8 @@ def pass_hat_k(right: int, n: int, k: int) -> float:
 def passes(before: Side, after: Side, alpha: float) -> list[PassAtK]:
     """Both for k = 1, 2, 4 ..., compared task by task with clustered intervals.
 
-    Tasks with an ungraded draw on either side are left out, as in the sampled comparison. Empty where nothing was drawn,
-    nothing is graded, or a score is neither right nor wrong.
+    Tasks with an ungraded draw on either side are left out, as in the sampled comparison. Empty where nothing was
+    drawn, nothing is graded, or a score is neither right nor wrong.
     """
     graded = graded_everywhere([before, after], _drawn)
     scores = [s for side in (before, after) for r, keep in zip(side, graded, strict=True) if keep for s in r.sampled]

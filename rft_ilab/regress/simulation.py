@@ -120,8 +120,8 @@ def _fates(rng: np.random.Generator, groups_N: Counts, icc: float) -> Array:
 class Rates:
     """Shares of ``runs`` repetitions. ``passed`` is no error but what it is all for: PASS where nothing changed.
 
-    ``false_pass``: a suite that lost its margin, PASS. ``false_fail``: a suite in which nothing changed, FAIL.
-    ``target_false_pass``: a target that gained nothing, PASS. ``target_false_fail``: one that gained what was asked, FAIL.
+    ``false_pass``: a suite that lost its margin, PASS. ``false_fail``: a suite in which nothing changed, FAIL. The same
+    of a target: ``target_false_pass``: it gained nothing; ``target_false_fail``: it gained what was asked.
     ``uncovered``: the interval misses the truth, at the worst of the three true differences.
     """
 
@@ -136,7 +136,7 @@ class Rates:
 
 
 def rates(world: World, settings: GateSettings, runs: int, seed: int = 0) -> Rates:
-    """One suite alone: the gate's rules, ``runs`` times at a loss of the margin, at no change, and at the gain asked."""
+    """One suite alone, ``runs`` times each: at a loss of the margin, at no change, and at the gain asked."""
     level = settings.alpha / 2.0
     truths = (-settings.margin, 0.0, settings.min_gain)
     found: dict[float, list[tuple[Outcome, Outcome, bool]]] = {}
@@ -175,7 +175,7 @@ def watched_outcomes(differences: Sequence[Difference], settings: GateSettings) 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FamilyRates:
-    """``any_false_pass``: some suite that lost its margin is PASS. ``any_fail``: some suite is FAIL. ``all_pass``: all PASS."""
+    """``any_false_pass``: some suite that lost its margin is PASS. ``any_fail``: some suite is FAIL."""
 
     any_false_pass: float
     any_fail: float

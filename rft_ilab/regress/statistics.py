@@ -3,7 +3,8 @@
 The test and its interval: :mod:`rft_ilab.regress.likelihood`, which is Tango's score test (1998) for clusters and for
 scores of any kind. Kept from other papers: Student's t with the effective number of clusters less one (Carter et al.,
 Review of Economics and Statistics 99:698, 2017), which is the plain number where clusters are equally large; the
-cluster-robust variance (Miller, arXiv 2411.00640, with the CR1 correction), for planning alone; Holm (1979); Wilson (1927).
+cluster-robust variance (Miller, arXiv 2411.00640, with the CR1 correction), for planning alone; Holm (1979); Wilson
+(1927).
 
 Added: no interval narrower than [-1, 1] from so few clusters that even unanimity could be chance.
 

@@ -81,7 +81,7 @@ class SampledMetric(Metric):
 
 
 class PassAtK(TypedDict):
-    """``pass_at``: one of ``k`` random answers is right; ``pass_hat``: all are (pass^k). Both unbiased, paired by task."""
+    """``pass_at``: one of ``k`` random answers is right; ``pass_hat``: all are (pass^k). Unbiased, paired by task."""
 
     k: int
     pass_at: Metric

@@ -25,6 +25,7 @@ COMMANDS = {
     ("rft", "report"): ["[RUN]", "--json", "--markdown"],
     ("rft", "rollouts"): ["[RUN]", "--step", "--worst", "--errors", "--json"],
     ("rft", "compare-controls"): ["RUN", "CONTROL..."],
+    ("rft", "plan"): ["--taxonomy-path", "--power", "--discordance", "--icc", "--run", "--json"],
     ("rft", "grader-test"): ["[SKILL]", "--taxonomy-path", "--grader", "--tasks", "--probes", "--json"],
     ("rft", "serve-graders"): ["--host", "--port", "--token-env"],
     ("rft", "doctor"): ["--help"],

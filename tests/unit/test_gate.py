@@ -14,7 +14,16 @@ import pytest
 from rft_ilab.config import GateSettings
 from rft_ilab.errors import RunError
 from rft_ilab.regress.gate import MAX_FLIPS, judge
-from rft_ilab.regress.verdict import Answer, PassAtK, TargetInput, TargetRow, TaskResult, Verdict, WatchedInput, WatchedRow
+from rft_ilab.regress.verdict import (
+    Answer,
+    PassAtK,
+    TargetInput,
+    TargetRow,
+    TaskResult,
+    Verdict,
+    WatchedInput,
+    WatchedRow,
+)
 from rft_ilab.types import Tier
 
 SETTINGS = GateSettings()
@@ -320,7 +329,9 @@ def test_true_loss_at_the_margin_rarely_passes() -> None:
     runs, suites, passed, any_passed = 200, 3, 0, 0
     for run in range(runs):
         rng = np.random.default_rng(run)
-        rows = verdict_of([], [watched(*simulated(rng, 100, 0.12, 0.02), name=f"s/{i}", samples=0) for i in range(suites)])
+        rows = verdict_of(
+            [], [watched(*simulated(rng, 100, 0.12, 0.02), name=f"s/{i}", samples=0) for i in range(suites)]
+        )
         outcomes = [row["outcome"] for row in rows["watched"]]
         passed += outcomes.count("PASS")
         any_passed += "PASS" in outcomes
@@ -333,7 +344,9 @@ def test_identical_models_rarely_fail() -> None:
     runs, failed, passed = 200, 0, 0
     for run in range(runs):
         rng = np.random.default_rng(run)
-        outcome = verdict_of([], [watched(*simulated(rng, 100, 0.05, 0.05), name=f"s/{i}", samples=0) for i in range(3)])
+        outcome = verdict_of(
+            [], [watched(*simulated(rng, 100, 0.05, 0.05), name=f"s/{i}", samples=0) for i in range(3)]
+        )
         failed += outcome["outcome"] == "FAIL"
         passed += outcome["outcome"] == "PASS"
     assert failed / runs <= 0.05
