@@ -8,7 +8,7 @@ passes in at most alpha / 2 of the cases, on the very world in which they are th
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -72,13 +72,19 @@ PEERS: tuple[tuple[str, Rule, float], ...] = (
     ("McNemar", mcnemar, 1.96),
     ("threshold: 70 % less the margin", threshold, 0.10),
 )
-KNOBS = {lm_eval: (-30.0, 4.0), z_test: (-30.0, 4.0), mcnemar: (-30.0, 4.0), threshold: (-0.3, 0.1)}
+KNOBS: dict[Rule, tuple[float, float]] = {
+    lm_eval: (-30.0, 4.0),
+    z_test: (-30.0, 4.0),
+    mcnemar: (-30.0, 4.0),
+    threshold: (-0.3, 0.1),
+}
 
 
-def outcomes(world: World, runs: int, seed: int, settings: GateSettings) -> tuple[list[Counts], list[str]]:
+def outcomes(world: World, runs: int, seed: int, settings: GateSettings) -> tuple[list[Counts], Sequence[str]]:
     """The same repetitions for all rules, and what this gate says of them."""
     rng = np.random.default_rng([seed, world.tasks, world.size, round(-1000 * world.delta)])
-    counts, ours = [], []
+    counts: list[Counts] = []
+    ours: list[str] = []
     for _ in range(runs):
         state = rng.bit_generator.state
         before_N, after_N, _ = world.draw(rng)
@@ -118,9 +124,9 @@ def peers(settings: GateSettings, runs: int, seed: int) -> dict[str, object]:
             shares = "".join(f"{100 * row[key]:14.1f}%" for key in ("wrong_pass", "wrong_fail", "passed", "failed"))
             print(f"{name:46}{shares}" + "".join(f"{_shown(row[key]):>15}" for key in ("tasks_pass", "tasks_fail")))
     print(
-        "\nwrong PASS: worst share of PASS at a true loss of the margin, over all numbers of tasks; wrong FAIL: the same"
-        "\nof FAIL where nothing changed. PASS if same, FAIL at -20 (twice the margin): at 150 tasks. Tasks: from which on"
-        "\nthat is the outcome in 80 % of cases. Tuned: to a wrong PASS of alpha / 2 in this very world."
+        "\nwrong PASS: worst share of PASS at a true loss of the margin, over all numbers of tasks; wrong FAIL: the"
+        "\nsame of FAIL where nothing changed. PASS if same, FAIL at -20 (twice the margin): at 150 tasks. Tasks: from"
+        "\nwhich on that is the outcome in 80 % of cases. Tuned: to a wrong PASS of alpha / 2 in this very world."
     )
     return figures
 
@@ -133,7 +139,7 @@ def _rows(world: World, settings: GateSettings, runs: int, seed: int) -> Iterato
         for n in sizes
         for key, delta in truths.items()
     }
-    ours = {place: said for place, (_, said) in found.items()}
+    ours: dict[tuple[int, str], Sequence[str]] = {place: said for place, (_, said) in found.items()}
     yield "this gate", _figures(ours, sizes)
     for name, rule, knob in PEERS:
         yield name, _figures({p: [rule(c, knob) for c in counts] for p, (counts, _) in found.items()}, sizes)
@@ -143,7 +149,7 @@ def _rows(world: World, settings: GateSettings, runs: int, seed: int) -> Iterato
         yield f"{name.split(',')[0].split(':')[0]}, tuned", _figures(said, sizes)
 
 
-def _figures(said: dict[tuple[int, str], list[str]], sizes: list[int]) -> dict[str, float]:
+def _figures(said: dict[tuple[int, str], Sequence[str]], sizes: list[int]) -> dict[str, float]:
     def share(n: int, key: str, outcome: str) -> float:
         return said[n, key].count(outcome) / len(said[n, key])
 

@@ -95,7 +95,7 @@ def main() -> int:
     arguments = parser.parse_args()
     settings = GateSettings()
     if arguments.peers:
-        from compare_rules import peers
+        from compare_rules import peers  # type: ignore[import-not-found]  # beside this file
 
         print(json.dumps(peers(settings, arguments.runs, arguments.seed)))
         return 0

@@ -26,6 +26,7 @@ from rft_ilab.types import Outcome
 
 Array = npt.NDArray[np.float64]
 Counts = npt.NDArray[np.int64]
+Flags = npt.NDArray[np.bool_]
 
 UNEQUAL_SIZES, UNEQUAL_SHARES = (1, 2, 4, 20), (0.4, 0.2, 0.2, 0.2)
 UNEQUAL_MEAN = sum(size * share for size, share in zip(UNEQUAL_SIZES, UNEQUAL_SHARES, strict=True))  # 5.6
@@ -88,7 +89,7 @@ class World:
             return abs(self.delta)
         return abs(self.delta) / (self.severity * (self.baseline if self.delta < 0.0 else 1.0 - self.baseline))
 
-    def _binary(self, rng: np.random.Generator, hit_N: Array, stir_N: Array) -> tuple[Array, Array]:
+    def _binary(self, rng: np.random.Generator, hit_N: Flags, stir_N: Array) -> tuple[Array, Array]:
         worse, better = (max(sign * self.delta, 0.0) + self.churn for sign in (-1.0, 1.0))
         if worse > self.baseline + 1e-12 or better > 1.0 - self.baseline + 1e-12:
             raise ValueError(f"{self.name}: more tasks would move than a baseline of {self.baseline} has")
@@ -99,7 +100,7 @@ class World:
         still_N = rng.random(len(hit_N)) < right
         return (down_N | (still_N & ~up_N)).astype(float), (up_N | (still_N & ~down_N)).astype(float)
 
-    def _chances(self, rng: np.random.Generator, hit_N: Array, stir_N: Array) -> tuple[Array, Array]:
+    def _chances(self, rng: np.random.Generator, hit_N: Flags, stir_N: Array) -> tuple[Array, Array]:
         shape = CONCENTRATION * self.baseline, CONCENTRATION * (1.0 - self.baseline)
         before_N = rng.beta(*shape, len(hit_N))
         later_N = np.where(stir_N < 2.0 * self.churn, rng.beta(*shape, len(hit_N)), before_N)

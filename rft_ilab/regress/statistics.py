@@ -110,7 +110,7 @@ def paired_difference(
     delta = float(moves.mean())
     ids = {group: index for index, group in enumerate(dict.fromkeys(groups))}
     totals = Totals.of(moves, np.array([ids[group] for group in groups]))
-    clusters, typical = totals.clusters, totals.typical
+    clusters, typical = len(ids), totals.typical
     naive = float(((moves - delta) ** 2).sum())
     between = float(totals.counts_U @ (totals.sums_U - delta * totals.sizes_U) ** 2)
     robust = between * (clusters / (clusters - 1) if clusters > 1 else 1.0)  # CR1
