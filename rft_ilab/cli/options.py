@@ -75,6 +75,7 @@ target_option = click.option(
     help="Skill to learn, e.g. healthcare/patient_triage; may be repeated. "
     "[default: the skills of tier target in rft.toml]",
 )
+no_target_option = click.option("--no-target", is_flag=True, help="No skill is to be better; none may be worse.")
 seed_option = click.option("--seed", type=click.IntRange(min=0), help="Seed of sampling and training.")
 tasks_option = click.option("--tasks", type=click.IntRange(min=1), help="Training tasks to sample answers for.")
 samples_option = click.option("--samples", type=click.IntRange(min=1), help="Answers sampled for each task.")
@@ -129,9 +130,9 @@ def run_path(value: str) -> Path:
     return Path(value).expanduser() if is_path else runs_directory() / value
 
 
-def existing_run(value: str | None) -> Path:
-    """The run of that name or path, else the latest. Raises RunError if there is none."""
-    directory = run_path(value) if value else store.latest_run(runs_directory())
+def existing_run(value: str | None, *, trained: bool = False) -> Path:
+    """The run of that name or path, else the latest (``trained``: that trained). Raises RunError if there is none."""
+    directory = run_path(value) if value else store.latest_run(runs_directory(), trained=trained)
     if not (directory / "manifest.json").exists():
         raise RunError("no such run", where=directory, fix=f"runs are in {runs_directory()}")
     return directory
@@ -181,6 +182,7 @@ def request_for(
     endpoint: str | None = None,
     endpoint_model: str | None = None,
     targets: tuple[str, ...] = (),
+    no_target: bool = False,
     control: str | None = None,
     concurrency: int = CONCURRENCY,
     timeout_s: float = TIMEOUT_S,
@@ -199,6 +201,7 @@ def request_for(
         concurrency=concurrency,
         timeout_s=timeout_s,
         targets=targets,
+        no_target=no_target,
         control=control or "",
     )
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from rich.console import Console
 
+from rft_ilab.pipeline.compared import compared_with
 from rft_ilab.pipeline.cost import minutes, sampling_positions
 from rft_ilab.pipeline.gauge import Gauge, label
 from rft_ilab.pipeline.request import Request, Workspace, local_policy, measure_speed, run_model
@@ -29,19 +30,18 @@ def regress(request: Request, candidate: Path | None = None, *, console: Console
     space, screen = Workspace(request), Screen(console)
     run = space.open_run()
     directory = candidate if candidate is not None else run_model(run)
-    baseline_directory = request.model or Path(run.manifest.get("model") or space.model_directory)
     with run.stage("regate" if run.done("gate") else "gate") as facts:
-        baseline = local_policy(baseline_directory)
         gauge = Gauge(space, screen)
+        baseline = compared_with(space, run, gauge, local_policy)
         targets = {
             e.skill.name: [gauge.suite(e, demonstrations) for demonstrations in sorted({0, e.settings.demonstrations})]
             for e in space.targets
         }
-        watched = {e.skill.name: gauge.suite(e, gauge.better_prompt(baseline, e)) for e in space.watched}
+        watched = {e.skill.name: gauge.suite(e, baseline.better_prompt(e)) for e in space.watched}
         everything = [m for suites in targets.values() for m in suites] + list(watched.values())
         asked = [suites[0] for suites in targets.values()] + list(watched.values())
         rollouts = sum(m.calls * (1 + m.suite.samples) for m in everything + asked)
-        speed = measure_speed(baseline)
+        speed = measure_speed(baseline.policy) if baseline.policy else None
         positions = sum(sampling_positions(m.tasks, 1 + m.suite.samples) for m in everything + asked)
         screen.say(
             f"gate: {rollouts} test rollouts of baseline and candidate, "
@@ -49,18 +49,21 @@ def regress(request: Request, candidate: Path | None = None, *, console: Console
             + "(what is cached is free)"
         )
         with screen.bar("baseline", sum(m.calls for m in everything) * 2) as advance:
-            before = {m.suite.digest: gauge.measure(baseline, m, advance) for m in everything}
-        baseline_id = baseline.id
-        del baseline
+            before = {m.suite.digest: baseline.measure(m, advance) for m in everything}
+        baseline.policy = None  # two models need not fit into memory
         policy = local_policy(directory)
         with screen.bar("candidate", sum(m.calls for m in asked) * 2) as advance:
             after = {m.suite.digest: gauge.measure(policy, m, advance) for m in asked}
+        answered = {m.suite.name: after[m.suite.digest] for m in asked}
+        for m in everything:
+            before[m.suite.digest] = baseline.explained(m, before[m.suite.digest], answered[m.suite.name])
         verdict = judge(
             [
                 TargetInput(
                     skill=name,
                     before={label(m): before[m.suite.digest] for m in suites},
                     after=after[suites[0].suite.digest],
+                    note=baseline.note(name),
                 )
                 for name, suites in targets.items()
             ],
@@ -72,13 +75,16 @@ def regress(request: Request, candidate: Path | None = None, *, console: Console
                     prompt_label=label(m),
                     before=before[m.suite.digest],
                     after=after[m.suite.digest],
+                    note=baseline.note(name),
                 )
                 for name, m in watched.items()
             ],
             space.settings.gate,
-            {"id": baseline_id, "name": str(baseline_directory)},
+            baseline.facts(),
             {"id": policy.id, "name": str(directory)},
         )
+        if request.base is not None:
+            request.base.annotate(verdict)
         facts |= {"outcome": verdict["outcome"], "rollouts": rollouts}
         write_json(run.path("gate", "verdict.json"), verdict)
         # The verdict of another candidate does not erase what was said of this one.
