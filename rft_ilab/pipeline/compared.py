@@ -320,6 +320,14 @@ def _changes(m: Measurement, suite: StoredSuite | None, fitting: Mapping[str, St
     return changed
 
 
+def number_formats(baseline_id: str, candidate_id: str) -> str:
+    """What to say where the two models were run in different number formats; empty if in the same, or unknown."""
+    then, now = (i.split(":")[2] if i.count(":") == 2 else "" for i in (baseline_id, candidate_id))
+    if not then or not now or then == now:
+        return ""
+    return f"the baseline was measured in {then}, the candidate in {now}: near ties may fall otherwise"
+
+
 def _digest(directory: Path) -> str:
     from rft_ilab.policy.local.model import directory_digest
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from rich.console import Console
 
-from rft_ilab.pipeline.compared import compared_with
+from rft_ilab.pipeline.compared import compared_with, number_formats
 from rft_ilab.pipeline.cost import minutes, sampling_positions
 from rft_ilab.pipeline.gauge import Gauge, label
 from rft_ilab.pipeline.request import Request, Workspace, local_policy, measure_speed, run_model
@@ -52,6 +52,8 @@ def regress(request: Request, candidate: Path | None = None, *, console: Console
             before = {m.suite.digest: baseline.measure(m, advance) for m in everything}
         baseline.policy = None  # two models need not fit into memory
         policy = local_policy(directory)
+        if warning := number_formats(baseline.id, policy.id):
+            screen.say(warning)
         with screen.bar("candidate", sum(m.calls for m in asked) * 2) as advance:
             after = {m.suite.digest: gauge.measure(policy, m, advance) for m in asked}
         answered = {m.suite.name: after[m.suite.digest] for m in asked}
