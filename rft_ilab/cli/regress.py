@@ -14,6 +14,7 @@ import click
 from rft_ilab.cli import options
 from rft_ilab.cli.failures import handled
 from rft_ilab.cli.outcome import conclude
+from rft_ilab.errors import RunError
 
 if TYPE_CHECKING:
     from rft_ilab.pipeline.judging import Base
@@ -96,7 +97,7 @@ def regress(
 def _judging(taxonomy: Path, ref: str | None) -> Iterator[Base | None]:
     from rft_ilab import pipeline
 
-    if not ref:
+    if ref is None:
         yield None
         return
     with pipeline.base_tree(taxonomy, ref) as base:
@@ -113,6 +114,8 @@ def _compared_with(taxonomy: Path, value: str | None, judges: Base | None) -> tu
 
     if value is None:
         return None, ""
+    if not value.strip():
+        raise RunError("--baseline must not be empty")
     if os.sep in value or value in (".", ".."):
         return Path(value), ""
     if value not in baseline_names(taxonomy) and judges is None and Path(value).is_dir():

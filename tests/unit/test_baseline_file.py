@@ -106,7 +106,8 @@ def test_one_line_a_task_sorted_and_safe_to_look_at() -> None:
     safe = next(row for row in rows if "u001b" in row)
     assert safe.endswith(', null, [null, 0.25], "' + digest(STRANGE)[:12] + '", "a\\u001b[31m\\u202e\\u00e9"]')
     before, after = (dumps(small("main", *found)).splitlines() for found in ([result()], [result(), result("other")]))
-    assert len(after) == len(before) + 1 and {line.rstrip(",") for line in before} < {line.rstrip(",") for line in after}
+    assert len(after) == len(before) + 1
+    assert {line.rstrip(",") for line in before} < {line.rstrip(",") for line in after}
 
 
 def test_a_long_completion_is_cut_and_known_to_be() -> None:
