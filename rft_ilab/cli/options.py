@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from rft_ilab.pipeline import Request
+    from rft_ilab.pipeline.judging import Base
 
 # Of an endpoint: calls at a time, and seconds of silence after which one is tried again.
 CONCURRENCY, TIMEOUT_S = 16, 120.0
@@ -183,18 +184,21 @@ def request_for(
     endpoint_model: str | None = None,
     targets: tuple[str, ...] = (),
     no_target: bool = False,
+    baseline: str = "",
+    base: Base | None = None,
     control: str | None = None,
     concurrency: int = CONCURRENCY,
     timeout_s: float = TIMEOUT_S,
     **tables: Mapping[str, Any],
 ) -> Request:
-    """Everything the pipeline wants to know. Keyword ``tables`` override settings, see :func:`overridden`."""
+    """Everything the pipeline wants to know. Keyword ``tables`` override settings, see :func:`overridden`; those of
+    ``base``, where there is one, instead of the taxonomy's own."""
     from rft_ilab.pipeline import Request
 
     return Request(
         taxonomy=taxonomy,
         run=run,
-        settings=load_settings(taxonomy, **tables),
+        settings=overridden(base.settings(), **tables) if base else load_settings(taxonomy, **tables),
         model=model,
         endpoint=endpoint,
         endpoint_model=endpoint_model,
@@ -202,6 +206,8 @@ def request_for(
         timeout_s=timeout_s,
         targets=targets,
         no_target=no_target,
+        baseline=baseline,
+        base=base,
         control=control or "",
     )
 

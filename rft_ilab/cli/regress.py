@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -85,11 +84,16 @@ def regress(
             run = pipeline.gate_run(model, options.runs_directory(), output)
         else:
             run = options.existing_run(run_name, trained=True)
-        gate = {"gate": {"samples": samples}}
-        request = options.request_for(taxonomy, run, model=directory, targets=targets, no_target=no_target, **gate)
-        request = dataclasses.replace(request, baseline=name, base=judges)
-        if judges:
-            request = dataclasses.replace(request, settings=options.overridden(judges.settings(), **gate))
+        request = options.request_for(
+            taxonomy,
+            run,
+            model=directory,
+            targets=targets,
+            no_target=no_target,
+            baseline=name,
+            base=judges,
+            gate={"samples": samples},
+        )
         conclude(ctx, run, pipeline.regress(request, candidate=model, console=options.progress()))
 
 

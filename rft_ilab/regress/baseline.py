@@ -155,9 +155,7 @@ def loads(text: str, where: Path | str) -> Baseline:
     if top.get("columns", list) != list(COLUMNS):
         top.wrong("columns", f"{list(COLUMNS)}")
     model = _Checked(top.get("model", dict), where, "model")
-    suites = [
-        _parse_suite(_Checked(value, where, f"suites[{i}]")) for i, value in enumerate(top.get("suites", list))
-    ]
+    suites = [_parse_suite(_Checked(value, where, f"suites[{i}]")) for i, value in enumerate(top.get("suites", list))]
     names = [(suite.skill, suite.demonstrations) for suite in suites]
     if len(set(names)) != len(names):
         top.wrong("suites", "one for each skill and prompt")

@@ -25,8 +25,7 @@ LFS = b"version https://git-lfs.github.com/spec/"
 PARTS = (ROOT, "baselines", "graders", FILE_NAME)
 # What would make git look elsewhere than into the repository of the taxonomy.
 FOREIGN = tuple(
-    f"GIT_{name}"
-    for name in ("DIR", "WORK_TREE", "INDEX_FILE", "OBJECT_DIRECTORY", "COMMON_DIR", "NAMESPACE")
+    f"GIT_{name}" for name in ("DIR", "WORK_TREE", "INDEX_FILE", "OBJECT_DIRECTORY", "COMMON_DIR", "NAMESPACE")
 )
 
 

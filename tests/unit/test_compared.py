@@ -243,7 +243,7 @@ def test_the_model_at_hand_measures_what_is_missing(world: World) -> None:
     world.save()
     world.empty_cache()
     change_tasks(world, "watched", 30)
-    world.patch.setattr("rft_ilab.pipeline.compared._digest", lambda directory: "base")
+    world.patch.setattr("rft_ilab.pipeline.stored._digest", lambda directory: "base")
     request = world.policies(base=weak)
     (world.root / "base").mkdir()
     stored = world.taxonomy / "baselines" / "main.json"
@@ -301,9 +301,11 @@ def test_a_change_cannot_edit_what_it_is_judged_by(world: World) -> None:
     assert honest["outcome"] == "FAIL"
     write_skill_grader(world, "watched", ALWAYS)
     change_tasks(world, "watched", 60)
-    (world.taxonomy / "rft.toml").write_text('[gate]\nmargin = 1.0\n[skills."area/watched"]\ntier = "target"\n')
+    (world.taxonomy / "rft.toml").write_text('[gate]\nmargin = 1.0\n[skills."area/target"]\ntier = "target"\n')
+    world.empty_cache()
     world.save(wrong)
     commit_all(world.taxonomy)
+    assert world.judge(HARMFUL)["outcome"] == "PASS", "so it would get away with it"
     with base_tree(world.taxonomy, "main") as base:
         judged = world.judge(HARMFUL, taxonomy=base.taxonomy, settings=base.settings(), base=base)
     assert without_names(judged)["reasons"] == honest["reasons"] and judged["outcome"] == "FAIL"
