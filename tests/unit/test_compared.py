@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,13 +22,14 @@ from rft_ilab.pipeline import Request, base_tree, regress, save_baseline
 from rft_ilab.pipeline import baselines as baselines_module
 from rft_ilab.pipeline.baselines import read_baseline
 from rft_ilab.pipeline.compared import number_formats
-from rft_ilab.policy.scripted import ScriptedPolicy
-from rft_ilab.store import Run, read_json
+from rft_ilab.store import Run, read_json, write_json
 from rft_ilab.types import Prompt
+from tests.tiny_model import make_tiny_model
 from tests.unit.repositories import SETTINGS, commit_all, git
 from tests.unit.taxonomies import LABEL_GRADER, plain_rows, write_skill
 from tests.unit.test_pipeline import Answer, make, on, right, wrong  # noqa: F401
 
+NAMES = ("target", "watched")
 ALWAYS = {"type": "python", "name": "always", "source": "def grade(sample, item):\n    return 1.0\n"}
 
 
@@ -239,27 +239,34 @@ def test_another_target_than_the_stored_ones_says_how_to_store_it(world: World) 
     assert verdict["targets"][0]["reason"].endswith("ilab rft baseline save main --target area/watched")
 
 
-def test_the_model_at_hand_measures_what_is_missing(world: World) -> None:
-    world.save()
+def test_the_model_at_hand_measures_what_is_missing(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With real, tiny models: the one that the run started from is known by its digest, another is not taken for it."""
+    (world.taxonomy / "rft.toml").write_text(
+        "[gate]\nsamples = 1\n" + "".join(f'[skills."area/{n}"]\nmax_tokens = 3\ndemonstrations = 0\n' for n in NAMES)
+    )
+    old, new = (make_tiny_model(tmp_path / name, seed) for name, seed in (("old", 0), ("new", 1)))
+    monkeypatch.undo()
     world.empty_cache()
+    request = Request(
+        taxonomy=world.taxonomy, run=world.root / "run", settings=load_settings(world.taxonomy), no_target=True
+    )
+    Run.create(request.run, {"identity": {}})
+    save_baseline(dataclasses.replace(request, model=old), "main", console=world.console())
+    stored = dataclasses.replace(request, baseline="main")
+    live = regress(dataclasses.replace(request, model=old), new, console=world.console())
+    assert without_names(regress(stored, new, console=world.console())) == without_names(live)
     change_tasks(world, "watched", 30)
-    world.patch.setattr("rft_ilab.pipeline.stored._digest", lambda directory: "base")
-    request = world.policies(base=weak)
-    (world.root / "base").mkdir()
-    stored = world.taxonomy / "baselines" / "main.json"
-    stored.write_text(re.sub('"local:[^"]*"', '"local:base:float32"', stored.read_text()))
-
-    def named(directory: Path) -> ScriptedPolicy:
-        policy = ScriptedPolicy(TUNED if Path(directory).name == "tuned" else weak, "x")
-        policy.id = f"local:{Path(directory).name}:float32"
-        return policy
-
-    world.patch.setattr("rft_ilab.pipeline.gate.local_policy", named)
-    request = dataclasses.replace(request, baseline="main")
-    verdict = regress(request, candidate=request.run / "tuned", console=world.console())
-    suite = verdict["baseline"]["stored"]["suites"][-1]
-    assert (suite["measured"], suite["unpaired"]) == (30, 0) and verdict["outcome"] == "PASS"
-    assert f"the model of the stored baseline is at hand: {world.root / 'base'}" in world.said.getvalue()
+    world.empty_cache()
+    for started, measured in ((new, 0), (old, 30)):
+        manifest = read_json(request.run / "manifest.json")
+        write_json(request.run / "manifest.json", {**manifest, "model": str(started)})
+        verdict = regress(stored, new, console=world.console())
+        suites = {suite["skill"]: suite for suite in verdict["baseline"]["stored"]["suites"]}
+        assert (suites["area/watched"]["measured"], suites["area/watched"]["unpaired"]) == (measured, 30 - measured)
+        assert suites["area/target"]["measured"] == 0
+    assert f"the model of the stored baseline is at hand: {old}" in world.said.getvalue()
 
 
 def test_an_edited_score_shows_where_it_flips(world: World) -> None:
@@ -375,7 +382,8 @@ def test_regress_needs_no_training_run(shell: World) -> None:
     assert again.exit_code == 0, again.output
     verdict = read_json(shell.root / "out" / "gate" / "verdict.json")
     assert verdict["targets"] == [] and verdict["base"]["ref"] == "main"
-    assert "2 of 2 watched skills held within the margin" in " ".join(again.output.replace("│", " ").split())
+    said = " ".join(again.output.replace("│", " ").split())
+    assert "No watched skill fell below its margin. 2 of 2 watched skills held within the margin" in said
     # A gate without training is no run whose model could be judged.
     assert "no run here yet" in invoke(regress_command, *where[:2]).output
 
