@@ -16,6 +16,7 @@ import torch
 
 from rft_ilab.errors import PolicyError
 from rft_ilab.policy.local import attention, faithful
+from rft_ilab.policy.local.packed import pack
 from rft_ilab.policy.local.trie import build_trie
 from rft_ilab.store import read_json, user_directory, write_json
 from rft_ilab.types import Message
@@ -189,6 +190,7 @@ def load_model(directory: Path, dtype: torch.dtype | None = None) -> LoadedModel
     if torch.cuda.is_available():
         model = model.cuda()
     model.eval().requires_grad_(False)
+    pack(model)
     faithful.refuse_unfaithful(model, directory)
     return LoadedModel(model, tokenizer, frozenset(eos), directory_digest(directory), directory)
 
