@@ -188,6 +188,31 @@ def test_a_text_that_is_no_such_file_is_one_clear_line(change: Callable[[str], s
         loads(change(dumps(small())), "f")
 
 
+JUNK = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    max_leaves=5,
+)
+
+
+@given(st.data())
+@settings(max_examples=100, deadline=None)
+def test_whatever_stands_somewhere_in_the_file_it_is_read_or_refused_in_one_line(data: st.DataObject) -> None:
+    raw = json.loads(dumps(small()))
+    place: Any = raw
+    while True:
+        keys = sorted(place) if isinstance(place, dict) else range(len(place))
+        key = data.draw(st.sampled_from(list(keys)))
+        if not isinstance(place[key], dict | list) or not place[key] or data.draw(st.booleans()):
+            break
+        place = place[key]
+    place[key] = data.draw(JUNK)
+    try:
+        loads(json.dumps(raw), "f")
+    except RunError as error:
+        assert str(error).startswith("f: ")
+
+
 def stored(taxonomy: Path, name: str = "main") -> Path:
     path = taxonomy / "baselines" / f"{name}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
