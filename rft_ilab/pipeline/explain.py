@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from rft_ilab.config import Settings
+from rft_ilab.config import load_settings
 from rft_ilab.errors import RunError
 from rft_ilab.grading.engine import build_grader
 from rft_ilab.pipeline.request import local_policy
@@ -34,10 +34,10 @@ class Place:
     cache: Cache
 
 
-def explain(run: Path, prefix: str, taxonomy: Path | None, settings: Settings, *, again: bool) -> Explanation:
+def explain(run: Path, prefix: str, taxonomy: Path, *, again: bool = False) -> Explanation:
     """The test task whose id begins with ``prefix``, as the last gate of ``run`` judged it.
 
-    Asks no model unless ``again``. ``taxonomy`` None: the one that the gate read. Raises RunError if there are no
+    Asks no model unless ``again``; what is no longer in ``taxonomy`` or the cache is left out, with a note. Raises RunError if there are no
     results, or no such task, or more than one; PolicyError if ``again`` finds no model.
     """
     verdict = read_json(run / "gate" / "verdict.json")
@@ -52,7 +52,7 @@ def explain(run: Path, prefix: str, taxonomy: Path | None, settings: Settings, *
         )
     label = _compared_prompt(verdict, after.suite)
     befores.sort(key=lambda r: prompt_label(r) != label)
-    place = _place(taxonomy or recorded_taxonomy(run), settings, after)
+    place = _place(taxonomy, after)
     notes = [] if place else [NO_TASK]
     seens = [_seen(r, place, notes) for r in (*befores, after)]
     if again:
@@ -109,10 +109,11 @@ def _compared_prompt(verdict: Any, skill: str) -> str:
     return ""
 
 
-def _place(taxonomy: Path | None, settings: Settings, result: Result) -> Place | None:
+def _place(taxonomy: Path, result: Result) -> Place | None:
     """None if the taxonomy, the skill or the task is gone. Raises SkillError if the skill is there but broken."""
-    if taxonomy is None or not taxonomy.is_dir():
+    if not taxonomy.is_dir():
         return None
+    settings = load_settings(taxonomy)
     skill = next((s for s in find_skills(taxonomy, settings) if s.name == result.suite), None)
     if skill is None:
         return None
@@ -165,7 +166,7 @@ def _draws(result: Result, place: Place | None, notes: list[str]) -> Sequence[Gr
 
 def _grade(place: Place, rollouts: Sequence[Rollout], cache: Cache | None) -> list[Graded]:
     """Grades as the gate counts them: 1 for right, 0 for wrong, None where the grader failed."""
-    ((*graded,),) = grade_groups(place.environment.grader, [place.task], [rollouts], cache)
+    (graded,) = grade_groups(place.environment.grader, [place.task], [rollouts], cache)
     return [
         Graded(
             text=g.rollout.completion,

@@ -41,6 +41,21 @@ class ClassResult:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class WorstGroup:
+    """The group of ``n`` tasks that lost most of a suite, with its mean scores."""
+
+    name: str
+    n: int
+    before: float
+    after: float
+
+    @property
+    def telling(self) -> bool:
+        """A group of one task is a flip, not a group."""
+        return self.n > 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Macro:
     """Mean of the per-class accuracies over classes of at least ``min_class_n`` tasks."""
 
@@ -64,6 +79,7 @@ class TargetResult:
     majority: float | None
     majority_class: str | None
     over_majority: tuple[float, Interval] | None
+    worst: WorstGroup | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,11 +99,17 @@ class WatchedResult:
     worse: int | None
     outcome: Outcome
     reason: str
+    classes: tuple[ClassResult, ...] = ()
+    worst: WorstGroup | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Flip:
-    """A test task whose greedy answer changed sides; ``direction`` is ``fixed`` or ``broken``."""
+    """A test task whose greedy answer changed sides; ``direction`` is ``fixed`` or ``broken``.
+
+    ``before`` and ``after`` are the answers, ``*_answer`` what the grader extracted (None: nothing). Verdicts from
+    before there was a ``command`` lack this and the group.
+    """
 
     skill: str
     task_id: str
@@ -98,6 +120,30 @@ class Flip:
     after: str
     before_reason: str
     after_reason: str
+    group: str = ""
+    cls: str | None = None
+    before_answer: str | None = None
+    after_answer: str | None = None
+    before_score: float | None = None
+    after_score: float | None = None
+    command: str = ""
+
+    @property
+    def loss(self) -> float:
+        """How much of the task was lost; negative if it was fixed."""
+        if self.before_score is None or self.after_score is None:
+            return 1.0 if self.direction == "broken" else -1.0
+        return self.before_score - self.after_score
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FlipCount:
+    """All flips of a skill; ``listed`` of them are in the verdict."""
+
+    skill: str
+    broken: int
+    fixed: int
+    listed: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,6 +156,20 @@ class GateResult:
     targets: tuple[TargetResult, ...]
     watched: tuple[WatchedResult, ...]
     flips: tuple[Flip, ...]
+    flip_counts: tuple[FlipCount, ...] = ()
+
+    @property
+    def fixed_and_broken(self) -> tuple[int, int]:
+        """How many flips of either direction there are; also of those that the verdict does not list."""
+        if self.flip_counts:
+            return sum(c.fixed for c in self.flip_counts), sum(c.broken for c in self.flip_counts)
+        fixed = sum(flip.direction == "fixed" for flip in self.flips)
+        return fixed, len(self.flips) - fixed
+
+    @property
+    def unlisted(self) -> int:
+        """How many flips the verdict leaves out."""
+        return sum(c.fixed + c.broken - c.listed for c in self.flip_counts)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

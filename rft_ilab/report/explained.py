@@ -157,7 +157,7 @@ def _side(seen: Seen) -> RenderableType:
         _grader(seen.greedy),
     ]
     if seen.draws:
-        parts.append(Text(f"{draws_words(seen.draws)} at temperature {seen.temperature:g}"))
+        parts.append(Text(f"at temperature {seen.temperature:g}, {draws_words(seen.draws)}"))
         parts.append(_draws(seen.draws))
     if seen.again:
         parts += list(_again(seen.again))
@@ -192,17 +192,9 @@ def _grader(graded: Graded) -> RenderableType:
     table = Table.grid(padding=(0, 1, 0, 0))
     table.add_column(no_wrap=True, style="dim")
     table.add_column(overflow="fold")
-    table.add_row("extracted", Text(extracted_words(graded.answer)))
+    table.add_row("extracted", Text(_clean(wording.extracted(graded.answer))))
     table.add_row("grader", Text(_clean(graded.reason) or "gave no reason"))
     return table
-
-
-def extracted_words(answer: str | None) -> str:
-    """
-    >>> extracted_words("REFILL"), extracted_words(None)
-    ('REFILL', 'nothing')
-    """
-    return "nothing" if answer is None else _clean(answer) or "an empty answer"
 
 
 def _again(again: Sequence[Again]) -> Iterator[RenderableType]:

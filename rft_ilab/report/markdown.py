@@ -31,7 +31,7 @@ def markdown_summary(report: RunReport) -> str:
         cells = [escape(skill), tier, str(n), wording.percent(change.before), wording.percent(change.after)]
         cells += [wording.difference(change.delta, change.ci), f"**{outcome}**"]
         lines.append(f"| {' | '.join(cells)} |")
-    fixed, broken = wording.flip_counts(gate.flips)
+    fixed, broken = gate.fixed_and_broken
     lines += ["", f"{fixed} answers fixed, {broken} broken. Cost: {wording.cost_sentence(report)}.", ""]
     return "\n".join(lines)
 

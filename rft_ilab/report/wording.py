@@ -6,10 +6,20 @@ Fractions become percent with one decimal, differences become points with an int
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Sequence
 
-from rft_ilab.report.data import Attribution, Change, Flip, GateResult, Interval, RunReport, TargetResult, WatchedResult
+from rft_ilab.report.data import (
+    Attribution,
+    Change,
+    GateResult,
+    Interval,
+    RunReport,
+    TargetResult,
+    WatchedResult,
+    WorstGroup,
+)
 
 OUTCOME_WORDS = {
     "PASS": "The target improved and no watched skill fell below its margin.",
@@ -203,7 +213,34 @@ def cost_sentence(report: RunReport) -> str:
     return f"{wall} wall time, {cpu} CPU time, peak memory {peak}"
 
 
-def flip_counts(flips: Sequence[Flip]) -> tuple[int, int]:
-    """How many (fixed, broken)."""
-    fixed = sum(flip.direction == "fixed" for flip in flips)
-    return fixed, len(flips) - fixed
+def worst_sentence(skill: str, worst: WorstGroup) -> str:
+    """
+    >>> worst_sentence("retail/x", WorstGroup(name="t7", n=6, before=1.0, after=0.5))
+    'retail/x: t7, 6 tasks, 100.0% before, 50.0% after'
+    """
+    return f"{skill}: {worst.name}, {count(worst.n, 'task')}, {percent(worst.before)} before, {percent(worst.after)} after"
+
+
+def worst_groups(gate: GateResult) -> list[tuple[str, WorstGroup]]:
+    """The worst group of each suite that has a telling one, the largest loss of score first."""
+    judged: list[TargetResult | WatchedResult] = [*gate.targets, *gate.watched]
+    found = [(each.skill, each.worst) for each in judged if each.worst and each.worst.telling]
+    return sorted(found, key=lambda pair: -pair[1].n * (pair[1].before - pair[1].after))
+
+
+def group_name(group: str) -> str:
+    """The name of a group for people; empty where a task had none and got a digest instead.
+
+    >>> group_name("template-3"), group_name("5f" * 32)
+    ('template-3', '')
+    """
+    return "" if re.fullmatch("[0-9a-f]{64}", group) else group
+
+
+def extracted(answer: str | None) -> str:
+    """What a grader read out of an answer.
+
+    >>> extracted("REFILL"), extracted(None), extracted("")
+    ('REFILL', 'nothing', 'an empty answer')
+    """
+    return "nothing" if answer is None else answer or "an empty answer"
