@@ -268,6 +268,11 @@ class Run:
         self.save()
 
 
+def name_of_run(directory: Path) -> str:
+    """How a command names a run: by its name where runs are looked for, else by its path."""
+    return directory.name if directory.parent == user_directory("data") / "runs" else str(directory)
+
+
 def latest_run(runs: Path) -> Path:
     """The newest run below ``runs``. Raises RunError if there is none."""
     found = sorted(runs.glob("*/manifest.json"), key=lambda p: p.stat().st_mtime)

@@ -41,10 +41,11 @@ def explain(
 
     from rft_ilab.report import flips, load
     from rft_ilab.report.explained import print_explanation
+    from rft_ilab.store import name_of_run
 
     run = options.existing_run(run_name)
     if task_id is None:
-        flips.print_flips(load.load_gate(run), Console(), skill=skill, limit=limit)
+        flips.print_flips(load.load_gate(run), Console(), run=name_of_run(run), skill=skill, limit=limit)
         return
     from rft_ilab.pipeline.explain import explain as explained
     from rft_ilab.pipeline.explain import recorded_taxonomy

@@ -6,6 +6,7 @@ does better on the validation split: a skill that the baseline cannot show would
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from rft_ilab.pipeline.screen import Screen
 from rft_ilab.regress.gate import judge
 from rft_ilab.regress.verdict import TargetInput, WatchedInput
 from rft_ilab.results import FILE, Measured, write_results
-from rft_ilab.store import user_directory, write_json
+from rft_ilab.store import name_of_run, write_json
 
 
 def regress(request: Request, candidate: Path | None = None, *, console: Console) -> dict[str, Any]:
@@ -79,18 +80,14 @@ def regress(request: Request, candidate: Path | None = None, *, console: Console
             space.settings.gate,
             {"id": baseline_id, "name": str(baseline_directory)},
             {"id": policy.id, "name": str(directory)},
-            run=named(run.directory),
+            run=name_of_run(run.directory.absolute()),
         )
         measured: list[Measured] = [(m.suite, "baseline", baseline_id, before[m.suite.digest]) for m in everything]
         measured += [(m.suite, "candidate", policy.id, after[m.suite.digest]) for m in asked]
         write_results(run.path(*FILE), measured)
         facts |= {"outcome": verdict["outcome"], "rollouts": rollouts, "taxonomy": str(request.taxonomy.absolute())}
+        facts["command"] = [Path(sys.argv[0]).name, *sys.argv[1:]]
         write_json(run.path("gate", "verdict.json"), verdict)
         # The verdict of another candidate does not erase what was said of this one.
         write_json(run.path("gate", "verdicts", f"{policy.id.split(':')[1][:12]}.json"), verdict)
     return verdict
-
-
-def named(run: Path) -> str:
-    """How a command names a run: by its name where runs are looked for, else by its path."""
-    return run.name if run.parent == user_directory("data") / "runs" else str(run.absolute())

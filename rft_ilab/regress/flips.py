@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
 from typing import Literal
 
 from rft_ilab.regress.pairing import Side, greedy_score
@@ -53,10 +52,10 @@ def _flip(skill: str, then: TaskResult, now: TaskResult, direction: Literal["fix
 
 
 def explain_command(task_id: str, run: str) -> str:
-    """The shell command that shows one task of a run.
+    """The shell command that shows one task of a run; without a task, that lists the flips.
 
-    >>> explain_command("3f2a1b9c0d4e5f60", "my run")
-    "ilab rft explain 3f2a1b9c0d4e --run 'my run'"
+    >>> explain_command("3f2a1b9c0d4e5f60", "my run"), explain_command("", "")
+    ("ilab rft explain 3f2a1b9c0d4e --run 'my run'", 'ilab rft explain')
     """
-    parts: Sequence[str] = ["ilab", "rft", "explain", task_id[:ID_LENGTH], *(["--run", run] if run else [])]
-    return shlex.join(parts)
+    task = [task_id[:ID_LENGTH]] if task_id else []
+    return shlex.join(["ilab", "rft", "explain", *task, *(["--run", run] if run else [])])

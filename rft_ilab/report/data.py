@@ -6,11 +6,14 @@ percent and points. ``None`` always means "the run did not record it", never zer
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from rft_ilab.regress.flips import explain_command
+from rft_ilab.store import name_of_run
 from rft_ilab.types import Outcome, Tier
 
 Interval = tuple[float, float]
@@ -107,8 +110,8 @@ class WatchedResult:
 class Flip:
     """A test task whose greedy answer changed sides; ``direction`` is ``fixed`` or ``broken``.
 
-    ``before`` and ``after`` are the answers, ``*_answer`` what the grader extracted (None: nothing). Verdicts from
-    before there was a ``command`` lack this and the group.
+    ``before`` and ``after`` are the answers, ``*_answer`` what the grader extracted (None: nothing). Older verdicts
+    lack this and the group; those of today are ``detailed``.
     """
 
     skill: str
@@ -126,7 +129,7 @@ class Flip:
     after_answer: str | None = None
     before_score: float | None = None
     after_score: float | None = None
-    command: str = ""
+    detailed: bool = False
 
     @property
     def loss(self) -> float:
@@ -335,6 +338,21 @@ class RunReport:
         """Which control arm this is; empty for a real run."""
         value = self.manifest.get("control")
         return value if isinstance(value, str) else ""
+
+    def explain_command(self, task_id: str = "") -> str:
+        """The command that shows a task, or lists the flips. Not read from the verdict, which anybody may have written."""
+        return explain_command(task_id, name_of_run(self.directory))
+
+    @property
+    def gate_command(self) -> str:
+        """The command line that judged last, else the one that started the run; empty if the run does not say."""
+        stages = self.manifest.get("stages")
+        facts = stages.get("regate") or stages.get("gate") if isinstance(stages, dict) else None
+        for found in (facts, self.manifest):
+            command = found.get("command") if isinstance(found, dict) else None
+            if isinstance(command, list):
+                return shlex.join(str(part) for part in command)
+        return ""
 
     @property
     def wall_s(self) -> float:

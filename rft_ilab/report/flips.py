@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from rft_ilab.regress.flips import explain_command
 from rft_ilab.report import wording
 from rft_ilab.report.data import Flip, GateResult
 
@@ -27,8 +28,8 @@ def _group(flip: Flip) -> tuple[str, str]:
     return flip.skill, flip.group or flip.task_id
 
 
-def print_flips(gate: GateResult, console: Console, *, skill: str | None = None, limit: int) -> None:
-    """At most ``limit`` flips of a gate (of one ``skill``), and how many there are beyond."""
+def print_flips(gate: GateResult, console: Console, *, run: str, skill: str | None = None, limit: int) -> None:
+    """At most ``limit`` flips of the gate of a ``run`` (of one ``skill``), and how many there are beyond."""
     counts = [c for c in gate.flip_counts if skill in (None, c.skill)]
     flips = worst_group_first([flip for flip in gate.flips if skill in (None, flip.skill)])
     broken = sum(flip.direction == "broken" for flip in flips)
@@ -47,7 +48,8 @@ def print_flips(gate: GateResult, console: Console, *, skill: str | None = None,
         unlisted = broken + fixed - len(flips)
         where = f"; {unlisted} of them are in gate/results.jsonl only" if unlisted else ""
         console.print(Text(f"{beyond} more{hint}{where}."))
-    if command := next((flip.command for flip in flips if flip.command), ""):
+    if flips:
+        command = explain_command(flips[0].task_id, run)
         console.print(Text(f"One of them in full: {wording.one_line(command)}"), soft_wrap=True)
 
 

@@ -126,8 +126,7 @@ def _flip(row: Fields) -> Flip:
     direction = row.text("direction")
     if direction not in ("fixed", "broken"):
         raise RunError(f"{row.place}.direction must be fixed or broken", where=row.file)
-    keys = ("skill", "task_id", "prompt", "reference", "before", "after", "before_reason", "after_reason", "group",
-            "command")  # fmt: skip
+    keys = ("skill", "task_id", "prompt", "reference", "before", "after", "before_reason", "after_reason", "group")
     return Flip(
         direction=direction,
         **{key: row.text(key, "") for key in keys},
@@ -136,6 +135,7 @@ def _flip(row: Fields) -> Flip:
         after_answer=row.maybe_text("after_answer"),
         before_score=row.maybe_number("before_score"),
         after_score=row.maybe_number("after_score"),
+        detailed="after_answer" in row.raw,
     )
 
 

@@ -199,6 +199,7 @@ def test_stays_small_with_very_much_hostile_text(tmp_path: Path) -> None:
     long = "&\u202e" * 1500
     texts = dict.fromkeys(("prompt", "reference", "before", "after", "before_reason", "after_reason"), long)
     verdict["flips"] = [{"skill": "s", "task_id": str(i), "direction": "fixed", **texts} for i in range(400)]
+    verdict["flip_counts"] = [{"skill": "s", "broken": 0, "fixed": 400, "listed": 400}]
     verdict["targets"][0]["classes"] *= 100
     (run / "gate" / "verdict.json").write_text(json.dumps(verdict), encoding="utf-8")
     for name, copies in (("rl/rollouts.jsonl", 84), ("rl/steps.jsonl", 40), ("data/ledger.jsonl", 50)):

@@ -109,10 +109,6 @@ def test_markdown_without_verdict(report: RunReport) -> None:
     assert markdown_summary(replace(report, gate=None)).startswith("## No verdict yet\n")
 
 
-def test_markdown_escapes() -> None:
-    assert escape("a\n| `b` <img> @all https://x") == r"a \| \`b\` &lt;img&gt; &#64;all https&#58;//x"
-
-
 def test_json(report: RunReport) -> None:
     assert_golden("report.json", json.dumps(json_summary(report), indent=1) + "\n")
 
