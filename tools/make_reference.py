@@ -25,6 +25,7 @@ COMMANDS = {
     "ilab model regress": "rft_ilab.cli.regress:regress",
     "ilab rft run": "rft_ilab.cli.run:run",
     "ilab rft report": "rft_ilab.cli.report:report",
+    "ilab rft explain": "rft_ilab.cli.explain:explain",
     "ilab rft rollouts": "rft_ilab.cli.rollouts:rollouts",
     "ilab rft compare-controls": "rft_ilab.cli.compare_controls:compare_controls",
     "ilab rft grader-test": "rft_ilab.cli.grader_test:grader_test",

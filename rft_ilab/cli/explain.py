@@ -18,7 +18,9 @@ from rft_ilab.cli.failures import handled
 @click.option("--again", is_flag=True, help="Ask both models once more; say whether they answer the same bytes.")
 @click.option("--messages", is_flag=True, help="Show the demonstrations, too.")
 @click.option("--skill", metavar="SKILL", help="Without TASK: list the flips of this skill only.")
-@click.option("--limit", type=click.IntRange(min=1), default=40, show_default=True, help="Without TASK: list this many.")
+@click.option(
+    "--limit", type=click.IntRange(min=1), default=40, show_default=True, help="Without TASK: list this many."
+)
 @click.pass_context
 @handled
 def explain(

@@ -9,6 +9,7 @@ import click
 from rft_ilab.cli import options
 from rft_ilab.cli.failures import handled
 from rft_ilab.cli.outcome import conclude
+from rft_ilab.cli.outputs import output_options
 
 
 @click.command()
@@ -26,6 +27,7 @@ from rft_ilab.cli.outcome import conclude
 )
 @options.target_option
 @options.samples_option
+@output_options
 @click.pass_context
 @handled
 def regress(
@@ -36,6 +38,7 @@ def regress(
     baseline: Path | None,
     targets: tuple[str, ...],
     samples: int | None,
+    **outputs: Path | None,
 ) -> None:
     """Judge a tuned model: is the target better, and is no other skill worse?
 
@@ -48,4 +51,4 @@ def regress(
 
     run = options.existing_run(run_name)
     request = options.request_for(taxonomy_path, run, model=baseline, targets=targets, gate={"samples": samples})
-    conclude(ctx, run, pipeline.regress(request, candidate=model, console=options.progress()))
+    conclude(ctx, run, pipeline.regress(request, candidate=model, console=options.progress()), **outputs)

@@ -37,8 +37,8 @@ class Place:
 def explain(run: Path, prefix: str, taxonomy: Path, *, again: bool = False) -> Explanation:
     """The test task whose id begins with ``prefix``, as the last gate of ``run`` judged it.
 
-    Asks no model unless ``again``; what is no longer in ``taxonomy`` or the cache is left out, with a note. Raises RunError if there are no
-    results, or no such task, or more than one; PolicyError if ``again`` finds no model.
+    Asks no model unless ``again``; what is no longer in ``taxonomy`` or the cache is left out, with a note. Raises
+    RunError if there are no results, or no such task, or more than one; PolicyError if ``again`` finds no model.
     """
     verdict = read_json(run / "gate" / "verdict.json")
     results = _results_of_task(run.joinpath(*FILE), prefix)

@@ -340,7 +340,7 @@ class RunReport:
         return value if isinstance(value, str) else ""
 
     def explain_command(self, task_id: str = "") -> str:
-        """The command that shows a task, or lists the flips. Not read from the verdict, which anybody may have written."""
+        """The command that shows a task, or lists the flips; not the verdict's, which anybody may have written."""
         return explain_command(task_id, name_of_run(self.directory))
 
     @property

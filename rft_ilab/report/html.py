@@ -123,7 +123,7 @@ def largest_classes(classes: Sequence[ClassResult]) -> Sequence[ClassResult]:
 
 
 def shown_flips(flips: Sequence[Flip]) -> Sequence[Flip]:
-    """The flips that the page holds: broken ones first, of these the worst group, then a turn for each skill and class."""
+    """The flips that the page holds: broken ones, the worst group first, then a turn for each skill and class."""
     broken = worst_group_first([flip for flip in flips if flip.direction == "broken"])
     fixed = [flip for flip in flips if flip.direction != "broken"]
     turns: Counter[tuple[str, str]] = Counter()

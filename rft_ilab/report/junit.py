@@ -107,9 +107,7 @@ def _facts(row: Row) -> list[tuple[str, str]]:
 
 def _case(row: Row, name: str, kind: str = "", message: str = "", type_: str = "", text: str = "") -> ET.Element:
     """A testcase; ``kind`` is the element in it (none: it passed)."""
-    case = ET.Element(
-        "testcase", {"classname": _line(row.skill.replace("/", ".")), "name": _line(name), "time": "0"}
-    )
+    case = ET.Element("testcase", {"classname": _line(row.skill.replace("/", ".")), "name": _line(name), "time": "0"})
     if kind:
         attributes = {"message": _line(message), **({} if kind == "skipped" else {"type": type_})}
         ET.SubElement(case, kind, attributes).text = text or None

@@ -1,7 +1,7 @@
 """The verdict as GitHub-flavoured Markdown, for a pull request or a job summary.
 
-Everything that a skill or a model wrote is hostile here: a comment is read by a bot with rights, and a mention sends
-mail. Outside of HTML such text is escaped by :func:`escape`; answers stand in ``<pre>`` by :func:`block`, inside an HTML
+Everything that a skill or a model wrote is hostile here: it may draw pictures from anywhere, and a mention sends mail.
+Outside of HTML such text is escaped by :func:`escape`; answers stand in ``<pre>`` by :func:`block`, inside an HTML
 block without a blank line, where Markdown is not read and GitHub links and mentions nothing.
 """
 

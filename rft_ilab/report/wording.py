@@ -218,7 +218,8 @@ def worst_sentence(skill: str, worst: WorstGroup) -> str:
     >>> worst_sentence("retail/x", WorstGroup(name="t7", n=6, before=1.0, after=0.5))
     'retail/x: t7, 6 tasks, 100.0% before, 50.0% after'
     """
-    return f"{skill}: {worst.name}, {count(worst.n, 'task')}, {percent(worst.before)} before, {percent(worst.after)} after"
+    before, after = percent(worst.before), percent(worst.after)
+    return f"{skill}: {worst.name}, {count(worst.n, 'task')}, {before} before, {after} after"
 
 
 def worst_groups(gate: GateResult) -> list[tuple[str, WorstGroup]]:

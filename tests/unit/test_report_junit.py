@@ -138,7 +138,9 @@ def test_draws_without_a_grade_and_more_tasks_than_fit(report: RunReport) -> Non
     first = next(read_results(RUN / "gate" / "results.jsonl"))
     draws = [replace(first, task_id=f"{i:012x}{i:052x}", sampled=(1.0, None, None)) for i in range(250)]
     suite = suites(parsed(report, draws))["healthcare/patient_triage"]
-    errors = [(c.attrib["name"], c[0].attrib["message"]) for c in suite.findall("testcase") if c.find("error") is not None]
+    errors = [
+        (c.attrib["name"], c[0].attrib["message"]) for c in suite.findall("testcase") if c.find("error") is not None
+    ]
     assert len(errors) == 201 and errors[0] == ("task 000000000000, draws", "2 draws not graded")
     assert errors[-1] == ("tasks without a grade", "50 more tasks without a grade")
 
@@ -149,12 +151,14 @@ def test_any_text_of_a_model_makes_valid_xml(report: RunReport, text: str) -> No
     gate = report.gate
     assert gate is not None
     (flip,) = (f for f in gate.flips if f.skill == "office/order_json" and f.direction == "broken")
-    texts = dict.fromkeys(("prompt", "reference", "before", "after", "after_reason", "after_answer", "group", "cls"), text)
+    texts = dict.fromkeys(
+        ("prompt", "reference", "before", "after", "after_reason", "after_answer", "group", "cls"), text
+    )
     flips = (replace(flip, **texts),)
     failed = with_outcome(replace(report, gate=replace(gate, flips=flips, reasons=(text,))), "FAIL", reason=text)
     result = Result(
-        suite="office/order_json", tier="", side="baseline", model=text, demonstrations=0, max_tokens=1, temperature=0.0,
-        seed=0, task_id=text, group=text, cls=None, prompt=text, reference=text, sampled=(),
+        suite="office/order_json", tier="", side="baseline", model=text, demonstrations=0, max_tokens=1,
+        temperature=0.0, seed=0, task_id=text, group=text, cls=None, prompt=text, reference=text, sampled=(),
         greedy=Answer(score=None, text=text, reason=text),
     )  # fmt: skip
     assert len(list(parsed(failed, [result]).iter("failure"))) == 2

@@ -18,7 +18,9 @@ from rft_ilab.report.load import load_run
 from rft_ilab.report.markdown import append_step_summary, block, escape, markdown_summary
 
 RUN = Path(__file__).resolve().parents[1] / "fixtures" / "run"
-HOSTILE = "\n\n# x\n</pre></details><img src=x onerror=y>![i](http://e/i.png) `c` | @all #12 www.e.com GH-3 $x$ [a](b)\x00"
+HOSTILE = (
+    "\n\n# x\n</pre></details><img src=x onerror=y>![i](http://e/i.png) `c` | @all #12 www.e.com GH-3 $x$ [a](b)\x00"
+)
 PARSER = MarkdownIt("commonmark", {"html": True}).enable("table").enable("strikethrough")
 
 
@@ -51,7 +53,9 @@ def test_the_verdict_comes_first_and_the_broken_answers_are_folded(report: RunRe
     text = markdown_summary(report)
     assert text.startswith("## PASS: ")
     table, details = text.index("| skill |"), text.index("<details>")
-    assert table < text.index("Worst group of tasks") < details < text.index("</details>") < text.index("To judge again:")
+    assert (
+        table < text.index("Worst group of tasks") < details < text.index("</details>") < text.index("To judge again:")
+    )
     assert "<summary>4 broken answers (right before, wrong now): all of them</summary>" in text
     assert "ilab rft explain 6820212c6959 --run runs&#47;demo" in text
 
@@ -109,7 +113,9 @@ def test_escape_by_example() -> None:
 
 def rendered(text: str) -> str:
     """What a reader sees of one paragraph."""
-    return "".join(t.content for t in tokens(text) if t.type in ("text", "text_special", "softbreak")).replace("\u200b", "")
+    return "".join(t.content for t in tokens(text) if t.type in ("text", "text_special", "softbreak")).replace(
+        "\u200b", ""
+    )
 
 
 @settings(max_examples=200)

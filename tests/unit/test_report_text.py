@@ -18,7 +18,7 @@ from rft_ilab.report.data import RunReport
 from rft_ilab.report.html import render_html
 from rft_ilab.report.json_report import json_summary
 from rft_ilab.report.load import load_run
-from rft_ilab.report.markdown import escape, markdown_summary
+from rft_ilab.report.markdown import markdown_summary
 from rft_ilab.report.terminal import print_summary
 from rft_ilab.types import Outcome
 
