@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import click
-from click.core import ParameterSource
 
 from rft_ilab.cli import options
 from rft_ilab.cli.failures import handled
@@ -14,7 +13,11 @@ from rft_ilab.cli.failures import handled
 @click.command()
 @click.argument("task_id", metavar="[TASK]", required=False)
 @options.latest_run_option
-@options.taxonomy_option
+@click.option(
+    "--taxonomy-path",
+    type=click.Path(path_type=Path),
+    help="Taxonomy that has the task. [default: the one that the gate read, else ilab's]",
+)
 @click.option("--again", is_flag=True, help="Ask both models once more; say whether they answer the same bytes.")
 @click.option("--messages", is_flag=True, help="Show the demonstrations, too.")
 @click.option("--skill", metavar="SKILL", help="Without TASK: list the flips of this skill only.")
@@ -27,7 +30,7 @@ def explain(
     ctx: click.Context,
     task_id: str | None,
     run_name: str | None,
-    taxonomy_path: Path,
+    taxonomy_path: Path | None,
     again: bool,
     messages: bool,
     skill: str | None,
@@ -52,6 +55,5 @@ def explain(
     from rft_ilab.pipeline.explain import explain as explained
     from rft_ilab.pipeline.explain import recorded_taxonomy
 
-    given = ctx.get_parameter_source("taxonomy_path") is ParameterSource.COMMANDLINE
-    taxonomy = taxonomy_path if given else recorded_taxonomy(run) or taxonomy_path
+    taxonomy = taxonomy_path or recorded_taxonomy(run) or Path(ctx.obj.config.generate.taxonomy_path)
     print_explanation(explained(run, task_id, taxonomy, again=again), Console(), unfold=messages)

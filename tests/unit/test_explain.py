@@ -15,7 +15,6 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
-from instructlab.configuration import get_default_config
 from rich.console import Console
 
 from rft_ilab.cli import explain as command
@@ -226,9 +225,7 @@ def test_a_prefix_names_one_task(judged: Judge) -> None:
 
 
 def run_command(taxonomy: Path, *arguments: str) -> Any:
-    settings = get_default_config()
-    settings.generate.taxonomy_path = str(taxonomy)
-    host = SimpleNamespace(config=settings)
+    host = SimpleNamespace(config=SimpleNamespace(generate=SimpleNamespace(taxonomy_path=str(taxonomy))))
     return CliRunner(mix_stderr=False).invoke(command.explain, arguments, obj=host, env={"COLUMNS": "120"})
 
 
