@@ -93,8 +93,11 @@ def _line(suite: Suite, side: Side, model: str, result: TaskResult) -> str:
     return json.dumps(row, ensure_ascii=False) + "\n"
 
 
-def read_results(path: Path) -> Iterator[Result]:
-    """The lines of the file, one at a time. Raises RunError if it is missing or a line is none of ours."""
+def read_results(path: Path, having: str = "") -> Iterator[Result]:
+    """The lines of the file that have this text anywhere, one at a time; reading the others costs much more.
+
+    Raises RunError if the file is missing or a line is none of ours.
+    """
     if not path.exists():
         raise RunError(
             "the single results of this gate are not there",
@@ -103,6 +106,8 @@ def read_results(path: Path) -> Iterator[Result]:
         )
     with path.open(encoding="utf-8", errors="replace") as file:
         for number, line in enumerate(file, start=1):
+            if having not in line:
+                continue
             try:
                 yield _result(json.loads(line))
             except (ValueError, KeyError, TypeError, AttributeError) as error:

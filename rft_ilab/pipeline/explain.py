@@ -89,7 +89,7 @@ def recorded_taxonomy(run: Path) -> Path | None:
 
 def _results_of_task(path: Path, prefix: str) -> list[Result]:
     """All lines of the one task whose id begins with ``prefix``. Raises RunError unless it is one."""
-    found = [result for result in read_results(path) if result.task_id.startswith(prefix)]
+    found = [result for result in read_results(path, f'"{prefix}') if result.task_id.startswith(prefix)]
     tasks = {result.task_id: result.suite for result in found}
     if len(tasks) == 1:
         return found

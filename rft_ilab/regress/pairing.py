@@ -112,8 +112,8 @@ def class_rows(before: Side, after: Side, classes: Sequence[str]) -> list[ClassR
 
 def worst_group_of(before: Side, after: Side, graded: Sequence[bool]) -> WorstGroup | None:
     """The group of tasks whose greedy answers lost most; None if none did."""
-    scores = ([greedy_score(result) for result in side] for side in (before, after))
-    return worst_group(*scores, [result.group for result in after], graded)
+    before_N, after_N = [greedy_score(result) for result in before], [greedy_score(result) for result in after]
+    return worst_group(before_N, after_N, [result.group for result in after], graded)
 
 
 def points(difference: Difference) -> str:

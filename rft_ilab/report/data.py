@@ -36,6 +36,15 @@ class Change:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PassAtK:
+    """Of ``k`` sampled answers to a task, is one right (``at``), are all (``hat``)?"""
+
+    k: int
+    at: Change
+    hat: Change
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ClassResult:
     name: str
     n: int
@@ -83,6 +92,7 @@ class TargetResult:
     majority_class: str | None
     over_majority: tuple[float, Interval] | None
     worst: WorstGroup | None = None
+    passes: tuple[PassAtK, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,6 +114,7 @@ class WatchedResult:
     reason: str
     classes: tuple[ClassResult, ...] = ()
     worst: WorstGroup | None = None
+    passes: tuple[PassAtK, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

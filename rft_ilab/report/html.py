@@ -89,7 +89,7 @@ def render_html(report: RunReport) -> str:
         policy=f"default-src 'none'; style-src '{_hash(style)}'; script-src '{_hash(script)}'; "
         "base-uri 'none'; form-action 'none'",
         plots=None if gate is None else _plots(gate),
-        classes={} if gate is None else {t.skill: largest_classes(t.classes) for t in (*gate.targets, *gate.watched)},
+        classes={} if gate is None else {t.skill: largest_classes(t.classes) for t in wording.judged(gate)},
         flips=() if gate is None else shown_flips(gate.flips),
         passes=() if gate is None else pass_rows(gate),
         training=training.build(report),

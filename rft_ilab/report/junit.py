@@ -57,8 +57,7 @@ def junit_xml(report: RunReport, results: Iterable[Result], judged: datetime) ->
         if result.ungraded:
             ungraded.setdefault(result.suite, {}).setdefault(result.task_id, []).append(result)
     root = ET.Element("testsuites")
-    rows: list[Row] = [*gate.targets, *gate.watched]
-    for number, row in enumerate(rows):
+    for number, row in enumerate(wording.judged(gate)):
         flips = worst_group_first([flip for flip in gate.flips if flip.skill == row.skill])
         cases = [_verdict_case(row), *(_flip_case(report, row, flip) for flip in flips)]
         cases += _ungraded_cases(row, ungraded.get(row.skill, {}))

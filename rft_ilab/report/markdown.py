@@ -37,7 +37,7 @@ def markdown_summary(report: RunReport) -> str:
     lines += [f"- {escape(wording.target_sentence(target))}" for target in gate.targets]
     lines.append(f"- {escape(wording.watched_sentence(gate))}")
     lines += [f"- {escape(reason)}" for reason in gate.reasons]
-    if any(row.ungraded for row in (*gate.targets, *gate.watched)):
+    if any(judged.ungraded for judged in wording.judged(gate)):
         lines.append(f"- {escape(wording.ungraded_sentence(gate))}")
     lines += ["", *_suites(gate), *_passes(gate), *_worst(gate), ""]
     fixed, broken = gate.fixed_and_broken
@@ -71,11 +71,14 @@ def _suites(gate: GateResult) -> Iterator[str]:
 
 
 def _passes(gate: GateResult) -> Iterator[str]:
-    rows = pass_rows(gate)
+    rows = pass_rows(gate, largest=True)
     if rows:
-        yield from ("", "| skill | measure | before | after |", "|---|---|--:|--:|")
+        interval = f"difference ({wording.level(gate)} interval)"
+        yield from ("", f"| skill | of the sampled answers | before | after | {interval} |", "|---|---|--:|--:|--:|")
     for row in rows:
-        yield f"| {escape(row.skill)} | {row.name} | {wording.percent(row.before)} | {wording.percent(row.after)} |"
+        change = row.change
+        cells = [escape(row.skill), row.name, wording.percent(change.before), wording.percent(change.after)]
+        yield f"| {' | '.join([*cells, wording.difference(change.delta, change.ci)])} |"
 
 
 def _worst(gate: GateResult) -> Iterator[str]:

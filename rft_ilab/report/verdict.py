@@ -13,6 +13,7 @@ from rft_ilab.report.data import (
     FlipCount,
     GateResult,
     Macro,
+    PassAtK,
     TargetResult,
     WatchedResult,
     WorstGroup,
@@ -82,6 +83,7 @@ def _target(row: Fields) -> TargetResult:
         majority_class=row.text("majority_class", "") or None,
         over_majority=None if majority is None else (majority.number("delta"), majority.interval("ci")),
         worst=_worst(row),
+        passes=_passes(row),
     )
 
 
@@ -91,6 +93,14 @@ def _classes(row: Fields) -> tuple[ClassResult, ...]:
         ClassResult(name=c.text("class"), n=c.count("n"), before=c.number("before"), after=c.number("after"))
         for c in classes
     )
+
+
+def _passes(row: Fields) -> tuple[PassAtK, ...]:
+    entries = row.objects("pass_at_k") if row.raw.get("pass_at_k") is not None else ()
+    found = [
+        PassAtK(k=e.count("k"), at=_change(e.object("pass_at")), hat=_change(e.object("pass_hat"))) for e in entries
+    ]
+    return tuple(sorted(found, key=lambda entry: entry.k))
 
 
 def _worst(row: Fields) -> WorstGroup | None:
@@ -119,6 +129,7 @@ def _watched(row: Fields) -> WatchedResult:
         reason=row.text("reason", ""),
         classes=_classes(row),
         worst=_worst(row),
+        passes=_passes(row),
     )
 
 

@@ -192,10 +192,22 @@ def watched_sentence(gate: GateResult) -> str:
     return "; ".join(parts) + "."
 
 
+def judged(gate: GateResult) -> list[TargetResult | WatchedResult]:
+    """All suites in the order of the verdict."""
+    return [*gate.targets, *gate.watched]
+
+
+def change_sentence(name: str, change: Change) -> str:
+    """
+    >>> change_sentence("x, pass@4", Change(before=0.5, after=0.75, delta=0.25, ci=(0.1, 0.4)))
+    'x, pass@4: 50.0% -> 75.0%, +25.0 points [10.0, 40.0]'
+    """
+    return f"{name}: {percent(change.before)} -> {percent(change.after)}, {difference(change.delta, change.ci)}"
+
+
 def ungraded_sentence(gate: GateResult) -> str:
     """Answers that no grader could judge; they count neither as right nor as wrong."""
-    judged: list[TargetResult | WatchedResult] = [*gate.targets, *gate.watched]
-    found = [(each.skill, each.ungraded) for each in judged if each.ungraded]
+    found = [(each.skill, each.ungraded) for each in judged(gate) if each.ungraded]
     return "Not graded (grader errors, counted neither right nor wrong): " + (
         ", ".join(f"{skill} {n}" for skill, n in found) + "." if found else "none."
     )
@@ -224,8 +236,7 @@ def worst_sentence(skill: str, worst: WorstGroup) -> str:
 
 def worst_groups(gate: GateResult) -> list[tuple[str, WorstGroup]]:
     """The worst group of each suite that has a telling one, the largest loss of score first."""
-    judged: list[TargetResult | WatchedResult] = [*gate.targets, *gate.watched]
-    found = [(each.skill, each.worst) for each in judged if each.worst and each.worst.telling]
+    found = [(each.skill, each.worst) for each in judged(gate) if each.worst and each.worst.telling]
     return sorted(found, key=lambda pair: -pair[1].n * (pair[1].before - pair[1].after))
 
 
