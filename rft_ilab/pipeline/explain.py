@@ -20,7 +20,7 @@ from rft_ilab.skills.tree import find_skills
 from rft_ilab.store import Cache, Run, read_json, user_directory
 from rft_ilab.types import Message, Policy, Prompt, Rollout, Sampling, Task
 
-NO_TASK = "the task is not in the taxonomy as it is now: demonstrations and draws cannot be shown"
+NO_TASK = "the task is not in this taxonomy: demonstrations, system message and draws cannot be shown"
 NO_DRAWS = "the text of the draws is no longer in the cache; --again draws anew"
 REGRADED = "the grader of today grades the draws otherwise than the gate did; what the gate said is shown"
 
@@ -53,11 +53,11 @@ def explain(run: Path, prefix: str, taxonomy: Path, *, again: bool = False) -> E
     label = _compared_prompt(verdict, after.suite)
     befores.sort(key=lambda r: prompt_label(r) != label)
     place = _place(taxonomy, after)
-    notes = [] if place else [NO_TASK]
+    notes = [] if place else [f"{taxonomy}: {NO_TASK}"]
     seens = [_seen(r, place, notes) for r in (*befores, after)]
     if again:
         if place is None:
-            raise RunError(f"cannot ask again: {NO_TASK}", where=after.suite, fix="use --taxonomy-path")
+            raise RunError("the task is not in this taxonomy", where=taxonomy, fix="name another with --taxonomy-path")
         seens = _asked_again(verdict, [*befores, after], seens, place, notes)
     *before, now = seens
     return Explanation(
@@ -111,7 +111,7 @@ def _compared_prompt(verdict: Any, skill: str) -> str:
 
 def _place(taxonomy: Path, result: Result) -> Place | None:
     """None if the taxonomy, the skill or the task is gone. Raises SkillError if the skill is there but broken."""
-    if not taxonomy.is_dir():
+    if not (taxonomy / "compositional_skills").is_dir():
         return None
     settings = load_settings(taxonomy)
     skill = next((s for s in find_skills(taxonomy, settings) if s.name == result.suite), None)

@@ -158,6 +158,7 @@ def _side(seen: Seen) -> RenderableType:
     ]
     if seen.draws:
         parts.append(Text(f"at temperature {seen.temperature:g}, {draws_words(seen.draws)}"))
+    if any(draw.text is not None for draw in seen.draws):
         parts.append(_draws(seen.draws))
     if seen.again:
         parts += list(_again(seen.again))

@@ -190,12 +190,12 @@ def test_what_is_gone_is_said(judged: Judge, tmp_path: Path) -> None:
     shutil.rmtree(tmp_path / "cache")
     e = explain(request.run, task, request.taxonomy)
     assert e.notes == (NO_DRAWS,) and [(d.text, d.score) for d in e.after.draws] == [(None, 1.0)] * 2
-    assert "(text no longer in the cache)" in printed(e)
+    assert "at temperature 1, 2 draws: 2 right" in printed(e) and "(text no longer" not in printed(e)
     for gone in (tmp_path / "nowhere", request.taxonomy):
         write_skill(request.taxonomy, TARGET, rows=[row for row in plain_rows() if row["split"] != "test"])
         e = explain(request.run, task, gone)
-        assert e.notes == (NO_TASK,) and [m.role for m in e.messages] == ["user"] and e.after.greedy.text
-        with pytest.raises(RunError, match="cannot ask again"):
+        assert e.notes == (f"{gone}: {NO_TASK}",) and [m.role for m in e.messages] == ["user"] and e.after.greedy.text
+        with pytest.raises(RunError, match=r"the task is not in this taxonomy \(name another"):
             explain(request.run, task, gone, again=True)
 
 
@@ -242,7 +242,7 @@ def test_the_command_of_a_flip_shows_it(judged: Judge, tmp_path: Path) -> None:
     assert "Seed question" not in result.stdout and "--messages shows them" in result.stdout
     assert "Seed question" in run_command(tmp_path, *words[3:], "--messages").stdout
     result = run_command(tmp_path / "elsewhere", *words[3:], "--taxonomy-path", str(tmp_path / "none"))
-    assert "not in the taxonomy as it is now" in result.stdout
+    assert "the task is not in this taxonomy" in result.stdout
 
 
 def test_without_a_task_the_flips_are_listed(judged: Judge) -> None:
