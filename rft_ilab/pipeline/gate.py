@@ -85,8 +85,8 @@ def regress(request: Request, candidate: Path | None = None, *, console: Console
         measured: list[Measured] = [(m.suite, "baseline", baseline_id, before[m.suite.digest]) for m in everything]
         measured += [(m.suite, "candidate", policy.id, after[m.suite.digest]) for m in asked]
         write_results(run.path(*FILE), measured)
-        facts |= {"outcome": verdict["outcome"], "rollouts": rollouts, "taxonomy": str(request.taxonomy.absolute())}
-        facts["command"] = [Path(sys.argv[0]).name, *sys.argv[1:]]
+        facts |= {"outcome": verdict["outcome"], "rollouts": rollouts}
+        facts |= {"taxonomy": str(request.taxonomy.absolute()), "command": [Path(sys.argv[0]).name, *sys.argv[1:]]}
         write_json(run.path("gate", "verdict.json"), verdict)
         # The verdict of another candidate does not erase what was said of this one.
         write_json(run.path("gate", "verdicts", f"{policy.id.split(':')[1][:12]}.json"), verdict)
