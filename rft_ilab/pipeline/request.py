@@ -23,7 +23,7 @@ from rft_ilab.skills.reading import read_text
 from rft_ilab.skills.tasks import load_tasks, scan_tasks
 from rft_ilab.skills.tree import find_skills
 from rft_ilab.store import Cache, Run, user_directory
-from rft_ilab.types import Policy, Rollout, digest
+from rft_ilab.types import Policy, Rollout, Skill, digest
 
 VERSIONED = ("torch", "transformers", "peft", "instructlab")
 
@@ -65,12 +65,7 @@ class Workspace:
             raise SkillError(
                 "no skill of tier target", where=request.taxonomy / "rft.toml", fix="set one, or use --target"
             )
-        environments = [
-            Environment.of(skill, load_tasks(skill), build_grader(skill), request.settings.skill(skill.name))
-            for skill in skills
-        ]
-        for environment in environments:
-            _check_references(environment)
+        environments = environments_of(skills, request.settings)
         self.targets = [e for e in environments if e.skill.name in wanted]
         self.watched = [e for e in environments if e.skill.name not in wanted]
         for e in self.targets:
@@ -157,6 +152,16 @@ class Workspace:
     def student(self) -> Policy:
         """Who is to be trained."""
         return local_policy(self.model_directory)
+
+
+def environments_of(skills: Sequence[Skill], settings: Settings) -> list[Environment]:
+    """The skills ready for use. Raises SkillError on a bad one."""
+    environments = [
+        Environment.of(skill, load_tasks(skill), build_grader(skill), settings.skill(skill.name)) for skill in skills
+    ]
+    for environment in environments:
+        _check_references(environment)
+    return environments
 
 
 def _identity(e: Environment) -> str:
