@@ -18,6 +18,7 @@ from rft_ilab.pipeline.gauge import Gauge, Measurement, label
 from rft_ilab.pipeline.request import Request, Workspace, environments_of
 from rft_ilab.pipeline.screen import Screen
 from rft_ilab.regress.compare import ComparedSuite, Comparison, compare_models
+from rft_ilab.report.wording import count
 from rft_ilab.rollouts import Environment
 from rft_ilab.skills.tree import find_skills
 from rft_ilab.types import Sampling, Suite
@@ -114,6 +115,7 @@ def _say_cost(
         if same[c.id] != c.label:
             screen.say(f"{c.label} and {same[c.id]} are the same model")
     tasks = sum(m.calls for m in measurements)
-    said = f"compare: {len(contenders)} models, {len(measurements)} skills, {tasks} tasks; "
+    sizes = (count(len(contenders), "model"), count(len(measurements), "skill"), count(tasks, "task"))
+    said = f"compare: {', '.join(sizes)}; "
     said += f"{answers} of {total} answers are to be sampled" if answers else f"all {total} answers are cached"
     screen.say(said + (f", {minutes(seconds, 1.0)}" if answers and not unknown else ""))
