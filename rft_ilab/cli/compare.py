@@ -16,7 +16,7 @@ from rft_ilab.cli.failures import RESUME, handled
 @click.command()
 @click.argument("models", metavar="MODEL MODEL...", nargs=-1, required=True)
 @options.taxonomy_option
-@click.option("--skill", "skills", metavar="SKILL", multiple=True, help="On this skill; may be repeated. [default: all]")
+@click.option("--skill", "skills", metavar="SKILL", multiple=True, help="On this skill; repeatable. [default: all]")
 @click.option("--samples", type=click.IntRange(min=0), default=0, help="Also sample this many answers for each task.")
 @click.option(
     "--demonstrations",

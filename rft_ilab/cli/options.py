@@ -87,6 +87,13 @@ training_options = stacked(
     ),
 )
 
+history_option = click.option(
+    "--history",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Also append the verdict to FILE, e.g. one that is kept in the repository: ilab rft history --history FILE.",
+)
+
 
 def check_report_to(ctx: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> str | None:
     """Several --report-to as one value of the setting; None if there is none. Raises BadParameter."""
@@ -119,6 +126,11 @@ control_option = click.option(
 def runs_directory() -> Path:
     """Where runs live that are given by name."""
     return store.user_directory("data") / "runs"
+
+
+def history_file() -> Path:
+    """Where every verdict is appended: beside the runs."""
+    return runs_directory() / "history.jsonl"
 
 
 def run_path(value: str) -> Path:
@@ -184,6 +196,7 @@ def request_for(
     control: str | None = None,
     concurrency: int = CONCURRENCY,
     timeout_s: float = TIMEOUT_S,
+    history: Path | None = None,
     **tables: Mapping[str, Any],
 ) -> Request:
     """Everything the pipeline wants to know. Keyword ``tables`` override settings, see :func:`overridden`."""
@@ -200,6 +213,7 @@ def request_for(
         timeout_s=timeout_s,
         targets=targets,
         control=control or "",
+        histories=(history_file(), *([history] if history else [])),
     )
 
 

@@ -21,6 +21,7 @@ from rft_ilab.cli.outcome import conclude
     options.training_options,
     options.report_option,
     options.control_option,
+    options.history_option,
 )
 @click.pass_context
 @handled
@@ -33,6 +34,7 @@ def run(
     targets: tuple[str, ...],
     report_to: str | None,
     control: str | None,
+    history: Path | None,
     **train: float | None,
 ) -> None:
     """Do all of it: verified data, training, gate and report.
@@ -52,6 +54,7 @@ def run(
         endpoint=endpoint,
         targets=targets,
         control=control,
+        history=history,
         train=train,
         tracking={"report_to": report_to},
     )

@@ -90,14 +90,14 @@ def contender(argument: str, runs: Path) -> Contender:
     if argument == EMBEDDED:
         return ModelContender(EMBEDDED, embedded_model())
     if run := _run(argument, runs):
-        return ModelContender(_name(run.directory), run_model(run))
+        return ModelContender(model_name(run.directory), run_model(run))
     if argument.endswith(BASE) and (run := _run(argument.removesuffix(BASE), runs)):
         base = run.manifest.get("model")
         if not isinstance(base, str) or not Path(base).is_dir():
             raise RunError(
                 "the model that this run started from is not there", where=run.directory, fix="give its directory"
             )
-        return ModelContender(_name(run.directory) + BASE, Path(base))
+        return ModelContender(model_name(run.directory) + BASE, Path(base))
     directory = Path(argument).expanduser()
     if not directory.is_dir():
         raise RunError(
@@ -105,7 +105,7 @@ def contender(argument: str, runs: Path) -> Contender:
             fix=f"name a model directory, {EMBEDDED}, a run or RUN{BASE}; runs are in {runs}",
         )
     check_model_directory(directory)
-    return ModelContender(_name(directory), directory)
+    return ModelContender(model_name(directory), directory)
 
 
 def _run(argument: str, runs: Path) -> Run | None:
@@ -117,7 +117,7 @@ def _run(argument: str, runs: Path) -> Run | None:
     return None
 
 
-def _name(directory: Path) -> str:
+def model_name(directory: Path) -> str:
     """What people call it: its last part, or the run's name where it is the model of a run."""
     path = directory.resolve()
     return path.parent.name if path.name == "model" and (path.parent / "manifest.json").is_file() else path.name

@@ -33,7 +33,7 @@ class Request:
     """One command's wishes. ``model`` None is the embedded model; ``endpoint`` samples the verified data
     (``endpoint_model``, else the first model listed there), with at most ``concurrency`` calls at a time, each given
     ``timeout_s`` seconds; ``targets`` empty means the skills of tier target; ``control`` is one of ``types.CONTROLS``
-    where GRPO's reward is to be replaced.
+    where GRPO's reward is to be replaced. The gate appends its verdict to every file of ``histories``.
     """
 
     taxonomy: Path
@@ -46,6 +46,7 @@ class Request:
     timeout_s: float = 120.0
     targets: tuple[str, ...] = ()
     control: str = ""
+    histories: tuple[Path, ...] = ()
 
 
 class Workspace:

@@ -15,6 +15,7 @@ from rft_ilab.types import Outcome
 
 SHARE = Scale(0.0, 1.0)
 TICKS = (0.0, 0.25, 0.5, 0.75, 1.0)
+MOST_NAMES = 5  # below a chart, so that they do not overlap on a phone
 
 
 def accuracy_row(name: str, score: float, ci: Interval, key: str, *, filled: bool) -> Markup:
@@ -56,10 +57,12 @@ class Judged:
     name: str
 
 
-def trend_chart(skill: str, points: Sequence[Judged | None], key: str, height: int = 190) -> Markup:
+def trend_chart(
+    skill: str, points: Sequence[Judged | None], names: Sequence[str], key: str, height: int = 170
+) -> Markup:
     """Candidates from left to right in the order of their commits, each with interval, baseline and bar to clear.
 
-    None keeps a place free. PASS is a disc, FAIL a cross, INCONCLUSIVE a ring: shapes, not colours alone.
+    None keeps a place free, which still has its name. PASS is a disc, FAIL a cross, INCONCLUSIVE a ring: shapes, not colours alone.
     """
     shown = [(i, p) for i, p in enumerate(points) if p is not None]
     if not shown:
@@ -70,6 +73,9 @@ def trend_chart(skill: str, points: Sequence[Judged | None], key: str, height: i
         y = SHARE.down(tick, height)
         parts.append(tag("line", x1=0, x2="100%", y1=y, y2=y, class_="grid"))
         parts.append(tag("text", f"{tick:.0%}", x=-8, y=y + 4, class_="tick", text_anchor="end"))
+    apart = -(-len(names) // MOST_NAMES)
+    for i in range(len(names) - 1, -1, -apart):
+        parts.append(tag("text", names[i], x=across.across(i), y=height + 17, class_="tick", text_anchor="middle"))
     half = min(0.3, 0.3 * len(points) / 6)
     for i, p in shown:
         left, right = across.across(i - half), across.across(i + half)
@@ -89,6 +95,11 @@ def trend_chart(skill: str, points: Sequence[Judged | None], key: str, height: i
     )
     rest = f"The last 12 of {len(shown)}. " if len(shown) > 12 else ""
     return drawing(*parts, title=f"{skill}: accuracy by commit", desc=rest + desc, key=key, height=height)
+
+
+def key_mark(outcome: Outcome) -> Markup:
+    """The mark of an outcome, for a legend."""
+    return tag("svg", _mark("6", 6, outcome), width=12, height=12, class_="key", aria_hidden="true")
 
 
 def _mark(x: str, y: float, outcome: Outcome) -> Markup:

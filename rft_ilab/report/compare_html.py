@@ -25,7 +25,7 @@ def render_comparison(comparison: Comparison) -> str:
     standings = {s["model"]: s for s in comparison["standings"]}
     return render_page(
         "compare.html",
-        models=[{**model, **standings[model["name"]], "letter": short[model["name"]]} for model in comparison["models"]],
+        models=[{**m, **standings[m["name"]], "letter": short[m["name"]]} for m in comparison["models"]],
         lines=words.overall(comparison, short) + words.ungraded(comparison, short),
         rows=[_row(row, i, short) for i, row in enumerate(comparison["rows"])],
         pairs=comparison["pairs"],

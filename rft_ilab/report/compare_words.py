@@ -14,8 +14,7 @@ ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 def letters(comparison: Comparison) -> dict[str, str]:
     """A short name for each model: a letter, or a number after the twenty-sixth."""
     return {
-        model["name"]: ALPHABET[i] if i < len(ALPHABET) else f"M{i + 1}"
-        for i, model in enumerate(comparison["models"])
+        model["name"]: ALPHABET[i] if i < len(ALPHABET) else f"M{i + 1}" for i, model in enumerate(comparison["models"])
     }
 
 
@@ -71,8 +70,8 @@ def fine_print(comparison: Comparison) -> str:
     level = f"{100 * (1 - comparison['alpha']):g}%"
     claims = wording.count(comparison["pairs"], "pair")
     return (
-        f"* among the best: no other model is shown to beat it. Intervals ({level}) stand each for itself; p is two-sided "
-        f"and adjusted over {claims}, and what is called better is right everywhere with {level} confidence."
+        f"* among the best: no other model is shown to beat it. Intervals ({level}) stand each for itself; p is "
+        f"two-sided and adjusted over {claims}, and what is called better is right everywhere with {level} confidence."
     )
 
 
