@@ -99,7 +99,7 @@ def contender(argument: str, runs: Path) -> Contender:
             )
         return ModelContender(model_name(run.directory) + BASE, Path(base))
     directory = Path(argument).expanduser()
-    if not directory.is_dir():
+    if not argument.strip() or not directory.is_dir():
         raise RunError(
             f"no model {argument!r}",
             fix=f"name a model directory, {EMBEDDED}, a run or RUN{BASE}; runs are in {runs}",

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from rft_ilab.report import wording
-from rft_ilab.report.charts import AXIS_PX, ROW_PX
+from rft_ilab.report.charts import AXIS_PX, ROW_PX, polyline
 from rft_ilab.report.data import Interval
 from rft_ilab.report.svg import Scale, drawing, tag
 from rft_ilab.types import Outcome
@@ -62,7 +62,8 @@ def trend_chart(
 ) -> Markup:
     """Candidates from left to right in the order of their commits, each with interval, baseline and bar to clear.
 
-    None keeps a place free, which still has its name. PASS is a disc, FAIL a cross, INCONCLUSIVE a ring: shapes, not colours alone.
+    None keeps a place free, which still has its name. PASS is a disc, FAIL a cross, INCONCLUSIVE a ring: shapes, not
+    colours alone.
     """
     shown = [(i, p) for i, p in enumerate(points) if p is not None]
     if not shown:
@@ -84,6 +85,7 @@ def trend_chart(
         if p.floor is not None:
             y = SHARE.down(p.floor, height)
             parts.append(tag("line", x1=left, x2=right, y1=y, y2=y, class_="margin"))
+    parts.append(polyline([(i, p.after) for i, p in shown], "trend", across, SHARE, height))
     for i, p in shown:
         x = across.across(i)
         low, high = (SHARE.down(min(max(p.before + end, 0.0), 1.0), height) for end in p.ci)

@@ -38,7 +38,8 @@ def render_comparison(comparison: Comparison) -> str:
 
 def _row(row: SkillRow, index: int, short: dict[str, str]) -> dict[str, Any]:
     measured = [p for p in row["pairs"] if p["delta"] is not None]
-    scale, ticks = interval_scale([(p["ci"][0], p["ci"][1]) for p in measured] or [(-0.1, 0.1)], [row["margin"]])
+    room = 1.2 * row["margin"] or 0.1
+    scale, ticks = interval_scale([(-room, room), *((p["ci"][0], p["ci"][1]) for p in measured)])
     scores = []
     for i, s in enumerate(row["scores"]):
         best, (low, high) = s["model"] in row["best"], s["ci"]
@@ -52,6 +53,8 @@ def _row(row: SkillRow, index: int, short: dict[str, str]) -> dict[str, Any]:
         plot = Markup("")
         if p["delta"] is not None:
             title, key = f"{row['skill']}, {name}", f"pair-{index}-{i}"
-            plot = interval_row(title, p["delta"], (low, high), scale, key, row["margin"], style)
-        pairs.append({**p, "name": name.replace("-", "−"), "plot": plot, "finding": words.finding(p, row, short)})
+            plot = interval_row(
+                title, p["delta"], (low, high), scale, key, row["margin"], style, both_sides=True
+            )
+        pairs.append({**p, "name": name.replace(" - ", "\N{NO-BREAK SPACE}−\N{NO-BREAK SPACE}"), "plot": plot, "finding": words.finding(p, row, short)})
     return {**row, "what": words.what(row), "scores": scores, "pairs": pairs, "axis": interval_axis(scale, ticks)}
