@@ -14,6 +14,8 @@ from rft_ilab.report.charts import interval_axis, interval_row, interval_scale
 from rft_ilab.report.page import render_page
 from rft_ilab.store import write_atomic
 
+MINUS = "\N{NO-BREAK SPACE}−\N{NO-BREAK SPACE}"
+
 
 def write_comparison(comparison: Comparison, path: Path) -> None:
     write_atomic(path, render_comparison(comparison))
@@ -53,8 +55,7 @@ def _row(row: SkillRow, index: int, short: dict[str, str]) -> dict[str, Any]:
         plot = Markup("")
         if p["delta"] is not None:
             title, key = f"{row['skill']}, {name}", f"pair-{index}-{i}"
-            plot = interval_row(
-                title, p["delta"], (low, high), scale, key, row["margin"], style, both_sides=True
-            )
-        pairs.append({**p, "name": name.replace(" - ", "\N{NO-BREAK SPACE}−\N{NO-BREAK SPACE}"), "plot": plot, "finding": words.finding(p, row, short)})
+            plot = interval_row(title, p["delta"], (low, high), scale, key, row["margin"], style, both_sides=True)
+        shown = {"name": name.replace(" - ", MINUS), "plot": plot, "finding": words.finding(p, row, short)}
+        pairs.append({**p, **shown})
     return {**row, "what": words.what(row), "scores": scores, "pairs": pairs, "axis": interval_axis(scale, ticks)}

@@ -1,4 +1,4 @@
-"""``ilab rft compare``: what is named, measured, cached and printed; scripted policies, and two tiny models for real."""
+"""``ilab rft compare``: what is named, measured, cached and printed; scripted policies, and tiny models for real."""
 
 from __future__ import annotations
 
