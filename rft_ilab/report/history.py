@@ -19,7 +19,8 @@ TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SuiteVerdict:
-    """One skill in one verdict; fractions of 1, None where nothing could be compared. A target has no margin."""
+    """One skill in one verdict; fractions of 1, None where nothing could be compared. A target has no margin; a skill
+    of tier target that the run did not train has one, like all that are watched."""
 
     skill: str
     tier: Tier
@@ -30,6 +31,10 @@ class SuiteVerdict:
     ci: Interval
     margin: float | None
     outcome: Outcome
+
+    @property
+    def target(self) -> bool:
+        return self.margin is None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,7 +72,7 @@ class History:
     def skills(self) -> tuple[str, ...]:
         """In order of appearance, targets first."""
         suites = [suite for entry in self.entries for suite in entry.suites]
-        names = dict.fromkeys(suite.skill for suite in sorted(suites, key=lambda suite: suite.tier != "target"))
+        names = dict.fromkeys(suite.skill for suite in sorted(suites, key=lambda suite: not suite.target))
         return tuple(names)
 
 

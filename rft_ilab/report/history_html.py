@@ -48,7 +48,7 @@ def _skill(history: History, skill: str, index: int) -> dict[str, Any]:
     judged = [suite for entry in entries if (suite := entry.suite(skill))]
     last = judged[-1] if judged else None
     chart = trend_chart(skill, points, [entry.name for entry in entries], f"trend-{index}")
-    return {"name": skill, "tier": last.tier if last else "", "last": last, "chart": chart}
+    return {"name": skill, "tier": _tier(last) if last else "", "last": last, "chart": chart}
 
 
 def _judged(entry: Entry, suite: SuiteVerdict | None) -> Judged | None:
@@ -62,3 +62,7 @@ def _judged(entry: Entry, suite: SuiteVerdict | None) -> Judged | None:
         outcome=suite.outcome,
         name=entry.name,
     )
+
+
+def _tier(suite: SuiteVerdict) -> str:
+    return "target" if suite.target else f"watched, {suite.tier}"

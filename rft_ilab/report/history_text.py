@@ -57,8 +57,8 @@ def decided(entry: Entry, names: dict[str, str]) -> str:
     if entry.outcome != "PASS":
         bad = [s for s in entry.suites if s.outcome == entry.outcome and s.tier != "advisory"]
         return same + ("; ".join(_change(s, names) for s in bad) or "no skill was judged")
-    targets = [_change(s, names) for s in entry.suites if s.tier == "target"]
-    watched = [s for s in entry.suites if s.tier not in ("target", "advisory") and s.delta is not None]
+    targets = [_change(s, names) for s in entry.suites if s.target]
+    watched = [s for s in entry.suites if not s.target and s.tier != "advisory" and s.delta is not None]
     worst = min(watched, key=lambda s: s.delta if s.delta is not None else 0.0, default=None)
     return same + "; ".join([*targets, *([f"worst other: {_change(worst, names)}"] if worst else [])])
 

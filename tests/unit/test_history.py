@@ -19,7 +19,7 @@ from rft_ilab.errors import RunError
 from rft_ilab.pipeline import regress
 from rft_ilab.report.history import Entry, in_git_order, load_history
 from rft_ilab.report.history_html import MOST_ROWS, render_history
-from rft_ilab.report.history_text import print_history, sparkline
+from rft_ilab.report.history_text import decided, print_history, sparkline
 from rft_ilab.skills.commits import head, ranks
 from rft_ilab.store import append_jsonl, read_jsonl
 from rft_ilab.types import Outcome
@@ -194,6 +194,16 @@ def test_commits_of_a_taxonomy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 def test_the_terminal(path: Path) -> None:
     assert_golden("history.txt", printed(path))
+
+
+def test_a_skill_of_tier_target_that_was_watched_is_no_target(tmp_path: Path) -> None:
+    """Another skill was trained (--target), so this one has a margin and did not have to gain."""
+    row = line(1, "abc")
+    row["suites"] = [suite("x/trained", 0.9, margin=None), suite("y/usual", 0.55, tier="target", margin=0.1)]
+    append_jsonl(tmp_path / "history.jsonl", [row])
+    history = load_history(tmp_path / "history.jsonl", {})
+    assert history.skills == ("x/trained", "y/usual")
+    assert decided(history.entries[0], {}) == "x/trained +30.0; worst other: y/usual -5.0"
 
 
 def test_sparkline() -> None:
