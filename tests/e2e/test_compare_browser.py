@@ -1,4 +1,4 @@
-"""The pages of ``ilab rft compare`` and ``ilab rft history`` in a real browser. Skipped where no Chromium is installed."""
+"""The pages of ``ilab rft compare`` and ``ilab rft history`` in a real browser; skipped where there is no Chromium."""
 
 from __future__ import annotations
 
