@@ -252,9 +252,7 @@ def wrong_claims(models: int, size: int, copying: float, tables: int, seed: int)
     return claimed, lost
 
 
-@pytest.mark.parametrize(
-    ("models", "size", "copying", "tables"), [(3, 1, 0.0, 200), (4, 5, 0.6, 120), (5, 1, 0.0, 60)]
-)
+@pytest.mark.parametrize(("models", "size", "copying", "tables"), [(3, 1, 0.0, 200), (4, 5, 0.6, 120), (5, 1, 0.0, 60)])
 def test_equal_models_are_rarely_told_apart(models: int, size: int, copying: float, tables: int) -> None:
     """The family-wise error over all pairs and skills is at most alpha (bound: alpha and three standard errors)."""
     claimed, lost = wrong_claims(models, size, copying, tables, seed=11)
