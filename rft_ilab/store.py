@@ -18,6 +18,8 @@ A run directory is the interface between stages (and the only one)::
     adapter/ model/ model.gguf    the result
     gate/verdict.json    the verdict; gate/results.jsonl has one line a (suite, model, task)
     report.html
+
+Beside the runs lies ``history.jsonl``: one line a verdict (rft_ilab/pipeline/history.py).
 """
 
 from __future__ import annotations

@@ -27,6 +27,8 @@ COMMANDS = {
     "ilab rft report": "rft_ilab.cli.report:report",
     "ilab rft explain": "rft_ilab.cli.explain:explain",
     "ilab rft rollouts": "rft_ilab.cli.rollouts:rollouts",
+    "ilab rft compare": "rft_ilab.cli.compare:compare",
+    "ilab rft history": "rft_ilab.cli.history:history",
     "ilab rft compare-controls": "rft_ilab.cli.compare_controls:compare_controls",
     "ilab rft grader-test": "rft_ilab.cli.grader_test:grader_test",
     "ilab rft serve-graders": "rft_ilab.cli.serve_graders:serve_graders",

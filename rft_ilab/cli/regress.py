@@ -28,6 +28,7 @@ from rft_ilab.cli.outputs import output_options
 @options.target_option
 @options.samples_option
 @output_options
+@options.history_option
 @click.pass_context
 @handled
 def regress(
@@ -38,6 +39,7 @@ def regress(
     baseline: Path | None,
     targets: tuple[str, ...],
     samples: int | None,
+    history: Path | None,
     **outputs: Path | None,
 ) -> None:
     """Judge a tuned model: is the target better, and is no other skill worse?
@@ -50,5 +52,7 @@ def regress(
     from rft_ilab import pipeline
 
     run = options.existing_run(run_name)
-    request = options.request_for(taxonomy_path, run, model=baseline, targets=targets, gate={"samples": samples})
+    request = options.request_for(
+        taxonomy_path, run, model=baseline, targets=targets, history=history, gate={"samples": samples}
+    )
     conclude(ctx, run, pipeline.regress(request, candidate=model, console=options.progress()), **outputs)

@@ -14,6 +14,7 @@ from rich.console import Console
 
 from rft_ilab.pipeline.cost import minutes, sampling_positions
 from rft_ilab.pipeline.gauge import Gauge, label
+from rft_ilab.pipeline.history import record
 from rft_ilab.pipeline.request import Request, Workspace, local_policy, measure_speed, run_model
 from rft_ilab.pipeline.screen import Screen
 from rft_ilab.regress.gate import judge
@@ -90,4 +91,5 @@ def regress(request: Request, candidate: Path | None = None, *, console: Console
         write_json(run.path("gate", "verdict.json"), verdict)
         # The verdict of another candidate does not erase what was said of this one.
         write_json(run.path("gate", "verdicts", f"{policy.id.split(':')[1][:12]}.json"), verdict)
+        record(request, run.directory, verdict, everything, screen)
     return verdict
