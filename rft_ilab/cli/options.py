@@ -89,6 +89,13 @@ training_options = stacked(
     ),
 )
 
+history_option = click.option(
+    "--history",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Also append the verdict to FILE, e.g. one that is kept in the repository: ilab rft history --history FILE.",
+)
+
 
 def check_report_to(ctx: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> str | None:
     """Several --report-to as one value of the setting; None if there is none. Raises BadParameter."""
@@ -133,6 +140,11 @@ start_options = stacked(
 def runs_directory() -> Path:
     """Where runs live that are given by name."""
     return store.user_directory("data") / "runs"
+
+
+def history_file() -> Path:
+    """Where every verdict is appended: beside the runs."""
+    return runs_directory() / "history.jsonl"
 
 
 def run_path(value: str) -> Path:
@@ -201,6 +213,7 @@ def request_for(
     control: str | None = None,
     concurrency: int = CONCURRENCY,
     timeout_s: float = TIMEOUT_S,
+    history: Path | None = None,
     **tables: Mapping[str, Any],
 ) -> Request:
     """Everything the pipeline wants to know. Keyword ``tables`` override settings, see :func:`overridden`; those of
@@ -221,6 +234,7 @@ def request_for(
         baseline=baseline,
         base=base,
         control=control or "",
+        histories=(history_file(), *([history] if history else [])),
     )
 
 
@@ -234,6 +248,7 @@ def start_request(
     model: Path | None,
     endpoint: str | None,
     targets: tuple[str, ...],
+    history: Path | None = None,
     **train: float | None,
 ) -> Request:
     """What the commands with :data:`start_options` ask for; the run is new or resumed, see :func:`startable_run`."""
@@ -244,6 +259,7 @@ def start_request(
         endpoint=endpoint,
         targets=targets,
         control=control,
+        history=history,
         train=train,
         tracking={"report_to": report_to},
     )

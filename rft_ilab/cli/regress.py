@@ -13,6 +13,7 @@ import click
 from rft_ilab.cli import options
 from rft_ilab.cli.failures import handled
 from rft_ilab.cli.outcome import conclude
+from rft_ilab.cli.outputs import output_options
 from rft_ilab.errors import RunError
 
 if TYPE_CHECKING:
@@ -50,6 +51,8 @@ if TYPE_CHECKING:
 @options.target_option
 @options.no_target_option
 @options.samples_option
+@output_options
+@options.history_option
 @click.pass_context
 @handled
 def regress(
@@ -63,6 +66,8 @@ def regress(
     targets: tuple[str, ...],
     no_target: bool,
     samples: int | None,
+    history: Path | None,
+    **outputs: Path | None,
 ) -> None:
     """Judge a tuned model: is the target better, and is no other skill worse?
 
@@ -92,9 +97,10 @@ def regress(
             no_target=no_target,
             baseline=name,
             base=judges,
+            history=history,
             gate={"samples": samples},
         )
-        conclude(ctx, run, pipeline.regress(request, candidate=model, console=options.progress()))
+        conclude(ctx, run, pipeline.regress(request, candidate=model, console=options.progress()), **outputs)
 
 
 @contextlib.contextmanager

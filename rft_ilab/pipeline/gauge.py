@@ -111,8 +111,9 @@ def _score(graded: Graded) -> float | None:
 
 
 def answer_of(graded: Graded) -> Answer:
+    grade = graded.grade
     return Answer(
-        score=_score(graded), text=graded.rollout.completion, reason=graded.grade.error or graded.grade.reason
+        score=_score(graded), text=graded.rollout.completion, reason=grade.error or grade.reason, answer=grade.answer
     )
 
 

@@ -24,7 +24,7 @@ from rft_ilab.skills.reading import read_text
 from rft_ilab.skills.tasks import load_tasks, scan_tasks
 from rft_ilab.skills.tree import find_skills
 from rft_ilab.store import Cache, Run, user_directory
-from rft_ilab.types import Policy, Rollout, digest
+from rft_ilab.types import Policy, Rollout, Skill, digest
 
 VERSIONED = ("torch", "transformers", "peft", "instructlab")
 
@@ -35,7 +35,8 @@ class Request:
     (``endpoint_model``, else the first model listed there), with at most ``concurrency`` calls at a time, each given
     ``timeout_s`` seconds; ``targets`` empty means the skills of tier target, with ``no_target`` none at all;
     ``control`` is one of ``types.CONTROLS`` where GRPO's reward is to be replaced. The gate compares with the stored
-    ``baseline`` of that name, if there is one, instead of ``model``, and ``base`` is the git revision that judges.
+    ``baseline`` of that name, if there is one, instead of ``model``, and ``base`` is the git revision that
+    judges. It appends its verdict to every file of ``histories``.
     """
 
     taxonomy: Path
@@ -51,6 +52,12 @@ class Request:
     control: str = ""
     baseline: str = ""
     base: Base | None = None
+    histories: tuple[Path, ...] = ()
+
+    @property
+    def own_taxonomy(self) -> Path:
+        """The taxonomy of the working tree, also where a revision's judges."""
+        return self.base.own if self.base else self.taxonomy
 
 
 class Workspace:
@@ -72,12 +79,7 @@ class Workspace:
             raise SkillError(
                 "no skill of tier target", where=request.taxonomy / "rft.toml", fix="set one, or use --target"
             )
-        environments = [
-            Environment.of(skill, load_tasks(skill), build_grader(skill), request.settings.skill(skill.name))
-            for skill in skills
-        ]
-        for environment in environments:
-            _check_references(environment)
+        environments = environments_of(skills, request.settings)
         self.targets = [e for e in environments if e.skill.name in wanted]
         self.watched = [e for e in environments if e.skill.name not in wanted]
         for e in self.targets:
@@ -164,6 +166,16 @@ class Workspace:
     def student(self) -> Policy:
         """Who is to be trained."""
         return local_policy(self.model_directory)
+
+
+def environments_of(skills: Sequence[Skill], settings: Settings) -> list[Environment]:
+    """The skills ready for use. Raises SkillError on a bad one."""
+    environments = [
+        Environment.of(skill, load_tasks(skill), build_grader(skill), settings.skill(skill.name)) for skill in skills
+    ]
+    for environment in environments:
+        _check_references(environment)
+    return environments
 
 
 def _identity(e: Environment) -> str:

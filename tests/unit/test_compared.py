@@ -382,6 +382,8 @@ def test_regress_needs_no_training_run(shell: World) -> None:
     assert again.exit_code == 0, again.output
     verdict = read_json(shell.root / "out" / "gate" / "verdict.json")
     assert verdict["targets"] == [] and verdict["base"]["ref"] == "main"
+    facts = read_json(shell.root / "out" / "manifest.json")["stages"]["gate"]
+    assert facts["taxonomy"] == str(shell.taxonomy), "not the copy that is gone by now"
     said = " ".join(again.output.replace("│", " ").split())
     assert "No watched skill fell below its margin. 2 of 2 watched skills held within the margin" in said
     # A gate without training is no run whose model could be judged.
