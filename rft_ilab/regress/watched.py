@@ -10,6 +10,8 @@ from rft_ilab.regress import statistics
 from rft_ilab.regress.pairing import (
     advice,
     aligned,
+    class_rows,
+    classes_of,
     compare,
     graded_everywhere,
     greedy_score,
@@ -19,6 +21,7 @@ from rft_ilab.regress.pairing import (
     sampled_score,
     too_few_groups,
     undecidable,
+    worst_group_of,
 )
 from rft_ilab.regress.passk import passes
 from rft_ilab.regress.statistics import Difference
@@ -39,13 +42,15 @@ def judge_watched(watched: Sequence[WatchedInput], settings: GateSettings) -> li
         [item.margin for item in watched],
         [item.tier != "advisory" for item in watched],
         settings.alpha,
-        [undecidable(graded, "greedy") for graded in gradeds],
+        [undecidable(graded, "greedy", item.note) for graded, item in zip(gradeds, watched, strict=True)],
     )
     rows = []
     for index, item in enumerate(watched):
         difference, graded, before, decision = differences[index], gradeds[index], befores[index], decisions[index]
         drawn = graded_everywhere([before, item.after], sampled_score)
         sampled = compare(before, item.after, sampled_score, drawn, settings.alpha)
+        kept = [result for result, keep in zip(item.after, graded, strict=True) if keep]
+        kept_before = [result for result, keep in zip(before, graded, strict=True) if keep]
         rows.append(
             WatchedRow(
                 skill=item.skill,
@@ -63,6 +68,8 @@ def judge_watched(watched: Sequence[WatchedInput], settings: GateSettings) -> li
                 reason=decision.reason,
                 sampled=sampled_metric(sampled, item.after),
                 pass_at_k=passes(before, item.after, settings.alpha),
+                classes=class_rows(kept_before, kept, classes_of(kept)),
+                worst_group=worst_group_of(before, item.after, graded),
             )
         )
     return rows
