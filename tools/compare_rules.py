@@ -8,7 +8,7 @@ passes in at most alpha / 2 of the cases, on the very world in which they are th
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -139,7 +139,7 @@ def _rows(world: World, settings: GateSettings, runs: int, seed: int) -> Iterato
         for n in sizes
         for key, delta in truths.items()
     }
-    ours: dict[tuple[int, str], Sequence[str]] = {place: said for place, (_, said) in found.items()}
+    ours = {place: said for place, (_, said) in found.items()}
     yield "this gate", _figures(ours, sizes)
     for name, rule, knob in PEERS:
         yield name, _figures({p: [rule(c, knob) for c in counts] for p, (counts, _) in found.items()}, sizes)
@@ -149,7 +149,7 @@ def _rows(world: World, settings: GateSettings, runs: int, seed: int) -> Iterato
         yield f"{name.split(',')[0].split(':')[0]}, tuned", _figures(said, sizes)
 
 
-def _figures(said: dict[tuple[int, str], Sequence[str]], sizes: list[int]) -> dict[str, float]:
+def _figures(said: Mapping[tuple[int, str], Sequence[str]], sizes: list[int]) -> dict[str, float]:
     def share(n: int, key: str, outcome: str) -> float:
         return said[n, key].count(outcome) / len(said[n, key])
 
