@@ -26,6 +26,8 @@ from rft_ilab.cli.outcome import conclude
 )
 @options.target_option
 @options.samples_option
+@options.suite_option
+@options.lm_eval_include_option
 @click.pass_context
 @handled
 def regress(
@@ -36,6 +38,8 @@ def regress(
     baseline: Path | None,
     targets: tuple[str, ...],
     samples: int | None,
+    suites: tuple[str, ...],
+    lm_eval_include: Path | None,
 ) -> None:
     """Judge a tuned model: is the target better, and is no other skill worse?
 
@@ -47,5 +51,13 @@ def regress(
     from rft_ilab import pipeline
 
     run = options.existing_run(run_name)
-    request = options.request_for(taxonomy_path, run, model=baseline, targets=targets, gate={"samples": samples})
+    request = options.request_for(
+        taxonomy_path,
+        run,
+        model=baseline,
+        targets=targets,
+        suites=suites,
+        lm_eval_include=lm_eval_include,
+        gate={"samples": samples},
+    )
     conclude(ctx, run, pipeline.regress(request, candidate=model, console=options.progress()))

@@ -23,6 +23,7 @@ from rft_ilab.skills.reading import read_text
 from rft_ilab.skills.tasks import load_tasks, scan_tasks
 from rft_ilab.skills.tree import find_skills
 from rft_ilab.store import Cache, Run, user_directory
+from rft_ilab.suites import check_suites
 from rft_ilab.types import Policy, Rollout, digest
 
 VERSIONED = ("torch", "transformers", "peft", "instructlab")
@@ -33,7 +34,7 @@ class Request:
     """One command's wishes. ``model`` None is the embedded model; ``endpoint`` samples the verified data
     (``endpoint_model``, else the first model listed there), with at most ``concurrency`` calls at a time, each given
     ``timeout_s`` seconds; ``targets`` empty means the skills of tier target; ``control`` is one of ``types.CONTROLS``
-    where GRPO's reward is to be replaced.
+    where GRPO's reward is to be replaced; ``lm_eval_include`` holds further tasks of lm-evaluation-harness.
     """
 
     taxonomy: Path
@@ -46,6 +47,7 @@ class Request:
     timeout_s: float = 120.0
     targets: tuple[str, ...] = ()
     control: str = ""
+    lm_eval_include: Path | None = None
 
 
 class Workspace:
@@ -60,6 +62,7 @@ class Workspace:
             raise SkillError(
                 f"no skill {min(unknown)!r}", where=request.taxonomy, fix=f"one of {', '.join(sorted(names))}"
             )
+        check_suites(request.settings.suites, names, request.taxonomy / "rft.toml")
         wanted = set(request.targets) or {skill.name for skill in skills if skill.tier == "target"}
         if not wanted:
             raise SkillError(

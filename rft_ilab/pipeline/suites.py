@@ -1,0 +1,57 @@
+"""The ready suites of a gate. Only the gate loads them: training must not see what judges it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from rft_ilab.pipeline.cost import sampling_positions
+from rft_ilab.pipeline.request import Workspace
+from rft_ilab.suites import SuiteEnvironment, load_suite
+from rft_ilab.suites.catalog import SUITES
+from rft_ilab.suites.loading import sizes
+
+
+def suite_environments(space: Workspace) -> list[SuiteEnvironment]:
+    """The suites of ``[suites]`` and ``--suite``, in that order. Raises SkillError or GraderError, see load_suite."""
+    include = space.request.lm_eval_include
+    return [load_suite(name, settings, include) for name, settings in space.settings.suites.items()]
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """A line of ``ilab rft suites``. ``seconds`` of one model answering all of it once, None if not measured."""
+
+    name: str
+    title: str
+    tasks: int
+    groups: int
+    graders: str
+    licence: str
+    origin: str
+    max_tokens: int
+    seconds: float | None
+
+
+def listed(speed: float | None = None) -> list[Listed]:
+    """The packaged suites; ``speed`` is in positions a second."""
+    rows = []
+    for name, definition in SUITES.items():
+        tasks, groups = sizes(name)
+        seconds = None
+        if speed:
+            suite = load_suite(name)
+            seconds = sampling_positions(suite.tasks, 1, suite.answer_tokens) / speed
+        rows.append(
+            Listed(
+                name=name,
+                title=definition.title,
+                tasks=tasks,
+                groups=groups,
+                graders=definition.graders,
+                licence=definition.licence,
+                origin=definition.origin,
+                max_tokens=definition.max_tokens,
+                seconds=seconds,
+            )
+        )
+    return rows
