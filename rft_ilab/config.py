@@ -47,7 +47,7 @@ class GateSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SuiteSettings:
-    """One ``[suites.NAME]`` table: a ready suite that every gate measures beside the watched skills (``docs/suites.md``).
+    """One ``[suites.NAME]`` table: a ready suite that every gate measures, too (``docs/suites.md``).
 
     ``limit`` tests that many of its tasks, drawn by content (None: all); ``max_tokens`` None is the suite's own;
     ``demonstrations`` are rows of the suite that are not tested. ``margin`` None means the gate's default."""
@@ -198,7 +198,8 @@ def load_settings(taxonomy: Path) -> Settings:
             raise SkillError(f"{key!r} in [train] must be at least {least}", where=path)
     parts = {"gate": GateSettings, "data": DataSettings, "train": TrainSettings, "tracking": TrackingSettings}
     if unknown := set(tables) - set(parts):
-        raise SkillError(f"unknown table [{min(unknown)}]", where=path, fix=f"known: skills, suites, {', '.join(parts)}")
+        known = f"known: skills, suites, {', '.join(parts)}"
+        raise SkillError(f"unknown table [{min(unknown)}]", where=path, fix=known)
     tracking = _table(TrackingSettings, tables.get("tracking", {}), "tracking", path)
     try:
         tracker_names(tracking.report_to)

@@ -2,15 +2,15 @@
 
 ``python tools/make_suites.py NAME SOURCE``, NAME one of gsm8k, ifeval, bbh, reasoning_gym. SOURCE has one JSON object a
 line with ``id``, ``prompt``, ``answer`` and, where there are several tasks, ``task``: what upstream has (repositories
-and commits: ``rft_ilab/suites/data/README.md``), one row an example, otherwise untouched. The same source gives the same
-bytes. What is changed on the way:
+and commits: ``rft_ilab/suites/data/README.md``), one row an example, otherwise untouched. The same source gives the
+same bytes. What is changed on the way:
 
 - gsm8k: nothing; ``answer`` is the number after ``####`` of upstream's solution.
-- ifeval: ``answer`` (the instructions) becomes ``instruction_id_list`` and ``kwargs``, upstream's own names. There is no
-  reference: no text is the right one.
-- bbh: every row gets the ``kind`` of its answer (a letter, yes or no, a number, ...), which decides how it is graded, and
-  answers with letters ``accepted``, the other ways to name that option. An option whose text is no different from
-  another's once case is folded is named by its letter alone.
+- ifeval: ``answer`` (the instructions) becomes ``instruction_id_list`` and ``kwargs``, upstream's own names. There is
+  no reference: no text is the right one.
+- bbh: every row gets the ``kind`` of its answer (a letter, yes or no, a number, ...), which decides how it is graded;
+  answers with letters get ``accepted``, the other ways to name that option: letter and text, or the text alone, unless
+  another option has the same text once case is folded; answers in brackets, the same without spaces.
 - reasoning_gym: answer and metadata of the library's entry are made again (same data set, seed and index; the question
   must be the row's) and kept, since the library's scorers need them. Where an entry has no answer, the metadata's
   ``example_answer`` is the reference.
@@ -72,7 +72,7 @@ def bbh(row: Row) -> Row:
     options = {f"({letter})": text for letter, text in OPTION.findall(row["prompt"])}
     text = options.get(answer, "")
     unique = sum(other.casefold() == text.casefold() for other in options.values()) == 1
-    return {**made, "kind": "option", "accepted": [f"{answer} {text}", text] if unique else [answer]}
+    return {**made, "kind": "option", "accepted": [f"{answer} {text}", *([text] if unique else [])]}
 
 
 def reasoning_gym(row: Row) -> Row:

@@ -31,9 +31,7 @@ class Chooser:
         from rft_ilab.policy.local.likelihood import likelihoods
 
         several = [self._choices[prompt.task_id] for prompt in prompts]
-        for prompt, choices, scores in zip(
-            prompts, several, likelihoods(self._loaded, prompts, several), strict=True
-        ):
+        for prompt, choices, scores in zip(prompts, several, likelihoods(self._loaded, prompts, several), strict=True):
             text = write_answer(choices, scores)
             for index in range(n):
                 yield Rollout(task_id=prompt.task_id, index=index, policy_id=self.id, completion=text, stop="eos")

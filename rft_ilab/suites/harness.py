@@ -124,6 +124,7 @@ class HarnessGrader:
         if error is None and not (isinstance(score, float) and math.isfinite(score) and 0 <= score <= 1):
             error = f"{task.item['metric']} {score!r} is not a number from 0 to 1"
         passed = None if error is not None else score == 1.0
+        said = "" if error is not None else "right" if passed else f"{task.item['metric']} {score:g}"
         return Grade(
             task_id=task.id,
             index=rollout.index,
@@ -131,7 +132,7 @@ class HarnessGrader:
             score=None if error is not None else score,
             passed=passed,
             answer=None if error is not None else ascii_safe(str(told.get("answer", "")))[:MAX_SHOWN],
-            reason=told.get("reason") or ("right" if passed else f"{task.item['metric']} {score:g}" if not error else ""),
+            reason=told.get("reason", said),
             error=None if error is None else ascii_safe(error),
             grader_digest=self.digest,
         )

@@ -1,8 +1,8 @@
 """Child of :mod:`.harness`: ``python -I -B harness_child.py``. Imports lm_eval and nothing of the project.
 
-lm_eval, the package, is trusted to run; what it prints is not wanted here, and its metrics may hang on a strange answer,
-so it works in a process that can be ended. One JSON line in, one out: first ``{"task", "include", "fewshot"}``, which
-is answered with the task's rows, then ``{"doc", "answer"}`` for each answer, which is answered with its score.
+lm_eval, the package, is trusted to run; what it prints is not wanted here, and its metrics may hang on a strange
+answer, so it works in a process that can be ended. One JSON line in, one out: first ``{"task", "include", "fewshot"}``,
+which is answered with the task's rows, then ``{"doc", "answer"}`` for each answer, which is answered with its score.
 """
 
 from __future__ import annotations

@@ -153,9 +153,9 @@ def _demonstrations(name: str, chosen: Sequence[Row], rest: Sequence[Row], count
     for group in groups:
         free = [row for row in rest if single or group_of(row) == group][:count]
         if len(free) < count:
-            what = f"{count} demonstrations for the suite {name!r} must be rows that are not tested; {group!r} has {len(free)}"
+            whose = f"the suite {name!r}" if single else f"{group!r} in the suite {name!r}"
             raise SkillError(
-                what if not single else f"no {count} rows of the suite {name!r} are left untested",
+                f"{count} demonstrations must be rows that are not tested, and {whose} has {len(free)}",
                 fix=f"set a lower limit than {len(chosen)}, or fewer demonstrations",
             )
         shown[group] = tuple(free)

@@ -59,4 +59,4 @@ def check_suites(suites: Mapping[str, SuiteSettings], skills: Collection[str], w
     for name in suites:
         refuse_unknown(name, where)
         if PREFIX + name in skills:
-            raise SkillError(f"a skill has the name of the suite {PREFIX + name!r}", where=where, fix="rename the skill")
+            raise SkillError(f"a skill has the name of the suite {PREFIX + name}", where=where, fix="rename the skill")

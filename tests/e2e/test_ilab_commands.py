@@ -20,13 +20,14 @@ COMMANDS = {
         "--steps",
         "--control",
     ],
-    ("model", "regress"): ["--taxonomy-path", "--run", "--model", "--baseline", "--target"],
+    ("model", "regress"): ["--taxonomy-path", "--run", "--model", "--baseline", "--target", "--suite"],
     ("rft", "run"): ["--taxonomy-path", "--run", "--model", "--endpoint", "--target", "--seed", "--steps", "--control"],
     ("rft", "report"): ["[RUN]", "--json", "--markdown"],
     ("rft", "rollouts"): ["[RUN]", "--step", "--worst", "--errors", "--json"],
     ("rft", "compare-controls"): ["RUN", "CONTROL..."],
     ("rft", "grader-test"): ["[SKILL]", "--taxonomy-path", "--grader", "--tasks", "--probes", "--json"],
     ("rft", "serve-graders"): ["--host", "--port", "--token-env"],
+    ("rft", "suites"): ["--time", "--model", "--json"],
     ("rft", "doctor"): ["--help"],
 }
 EXTENDED = {
