@@ -82,7 +82,7 @@ class Child:
         assert process is not None and process.stdin is not None and process.stdout is not None
         process.stdin.write(json.dumps(job).encode() + b"\n")
         process.stdin.flush()
-        deadline, pieces = time.monotonic() + seconds, []
+        deadline, pieces = time.monotonic() + seconds, list[bytes]()
         with selectors.DefaultSelector() as selector:
             selector.register(process.stdout, selectors.EVENT_READ)
             while not pieces or not pieces[-1].endswith(b"\n"):
@@ -155,7 +155,7 @@ def load_task(name: str, settings: SuiteSettings, include: Path | None) -> Suite
         raise SkillError(f"lm_eval cannot load it: {told['error']}", where=where, fix=fix)
     about = {key: told[key] for key in ("version", "config", "metric", "filter", "fewshot")}
     skill = suite_skill(HARNESS + name, digest([name, about]), settings.tier)
-    rows = [{**row, "id": row["doc"], "prompt": json.dumps(row["messages"])} for row in told["rows"]]
+    rows = [{**row, "id": row["content"], "prompt": json.dumps(row["messages"])} for row in told["rows"]]
     chosen = selection_order(HARNESS + name, rows)[: settings.limit or len(rows)]
     tasks = {_task(skill.name, row, told["metric"]): row for row in chosen}
     written = "choices" not in chosen[0]
@@ -174,12 +174,13 @@ def load_task(name: str, settings: SuiteSettings, include: Path | None) -> Suite
 def _task(skill: str, row: Mapping[str, Any], metric: str) -> Task:
     messages = tuple(Message(turn["role"], turn["content"]) for turn in row["messages"])
     return Task(
-        id=digest([skill, row["doc"], row["messages"], row.get("choices")]),
+        # Its place, too: a set may have the same row twice.
+        id=digest([skill, row["doc"], row["content"], row["messages"], row.get("choices")]),
         skill=skill,
         messages=messages,
         reference=row["reference"],
-        item={"doc": row["doc"], "metric": metric, "reference": row["reference"]},
-        group=str(row["doc"]),
+        item={"doc": row["doc"], "content": row["content"], "metric": metric, "reference": row["reference"]},
+        group=row["content"],
         split="test",
     )
 

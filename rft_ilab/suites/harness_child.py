@@ -7,10 +7,10 @@ which is answered with the task's rows, then ``{"doc", "answer"}`` for each answ
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import os
-import sys
 from typing import Any
 
 SEED = 1234  # lm_eval's own default for the choice of demonstrations
@@ -98,7 +98,13 @@ class Harness:
             raise Refusal("makes prompts of its own, without a chat template") from None
         if messages[-1]["role"] != "user":
             raise Refusal("begins the answer itself (gen_prefix), which no chat can")
-        row = {"doc": doc, "messages": messages, "reference": self._reference(instances[0].doc)}
+        whole = json.dumps(instances[0].doc, default=str, sort_keys=True)
+        row = {
+            "doc": doc,
+            "content": hashlib.sha256(whole.encode()).hexdigest(),
+            "messages": messages,
+            "reference": self._reference(instances[0].doc),
+        }
         if self.task.OUTPUT_TYPE != "generate_until":
             row["choices"] = [instance.args[1] for instance in instances]
         return row
@@ -172,4 +178,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -19,6 +19,7 @@ from rft_ilab.suites.naming import HARNESS, PREFIX, refuse_unknown
 from rft_ilab.types import Grade, Grader, Message, Policy, Rollout, Skill, Task, digest
 
 DATA = Path(__file__).parent / "data"
+DEFAULTS = SuiteSettings()
 
 Row = Mapping[str, Any]
 
@@ -34,7 +35,7 @@ class SuiteEnvironment(Environment):
     choices: Mapping[str, tuple[str, ...]] | None = None
 
 
-def load_suite(name: str, settings: SuiteSettings = SuiteSettings(), include: Path | None = None) -> SuiteEnvironment:  # noqa: B008
+def load_suite(name: str, settings: SuiteSettings = DEFAULTS, include: Path | None = None) -> SuiteEnvironment:
     """The suite ``name`` (``gsm8k``, ``lm_eval:arc_easy``). ``include``: further tasks of lm-evaluation-harness.
 
     Raises SkillError or GraderError: no such suite, a package is missing, too few rows for the demonstrations.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from rft_ilab.suites.catalog import SUITES
 HARNESS = "lm_eval:"
 PREFIX = "suite/"  # of the name that a suite has in the verdict
 NONE = "none"
+# All tasks that lm_eval registers; no path is one.
+TASK = re.compile(r"[A-Za-z0-9_.+-]+")
 
 
 def parse_suites(written: Sequence[str], configured: Mapping[str, SuiteSettings]) -> dict[str, SuiteSettings]:
@@ -50,7 +53,7 @@ def split_limit(written: str) -> tuple[str, int | None]:
 
 def refuse_unknown(name: str, where: Path | None = None) -> None:
     """Raises SkillError if no suite has that name; whether lm-evaluation-harness has a task is asked when loading."""
-    if name not in SUITES and not (name.startswith(HARNESS) and len(name) > len(HARNESS)):
+    if name not in SUITES and not (name.startswith(HARNESS) and TASK.fullmatch(name.removeprefix(HARNESS))):
         raise SkillError(f"no suite {name!r}", where=where, fix=f"one of {', '.join(SUITES)}, or {HARNESS}TASK")
 
 

@@ -230,7 +230,19 @@ def test_names_and_limits() -> None:
     assert parse_suites(["none"], configured) == {}
     assert parse_suites(["none", "gsm8k"], configured) == {"gsm8k": configured["gsm8k"]}
     assert list(parse_suites(["lm_eval:arc_easy:5", "ifeval"], {})) == ["lm_eval:arc_easy", "ifeval"]
-    for bad in ("gsm9k", "", "lm_eval:", "gsm8k:0", "gsm8k:ten", "gsm8k:", "bbh:1e3", "gsm8k:-5", "gsm8k:٣"):
+    for bad in (
+        "gsm9k",
+        "",
+        "lm_eval:",
+        "gsm8k:0",
+        "gsm8k:ten",
+        "gsm8k:",
+        "bbh:1e3",
+        "gsm8k:-5",
+        "gsm8k:٣",
+        "lm_eval:a/b.yaml",
+        "lm_eval:a\nb",
+    ):
         with pytest.raises(SkillError, match=r"no suite|bad limit"):
             parse_suites([bad], {})
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 
 import torch
@@ -54,16 +55,18 @@ def _score(loaded: LoadedModel, pairs: Sequence[tuple[list[int], list[int]]]) ->
     nodes = [path[len(prompt) - 1 :] for (prompt, _), path in zip(pairs, trie.paths, strict=True)]
     at_K = torch.tensor([int(node) for path in nodes for node in path], device=device)
     token_K = torch.tensor([token for _, answer in pairs for token in answer], device=device)
-    logprob_K, greedy_K = [], []
+    logprob_K: list[float] = []
+    greedy_K: list[bool] = []
     for start in range(0, len(at_K), ROWS):
         logits_RV = logits_of(model, hidden_ND[at_K[start : start + ROWS]])
         token_R = token_K[start : start + ROWS]
         chosen_R = logits_RV.gather(1, token_R[:, None])[:, 0]
         logprob_K += (chosen_R - logits_RV.logsumexp(dim=1)).tolist()
         greedy_K += (logits_RV.argmax(dim=1) == token_R).tolist()
-    scores, start = [], 0
+    scores: list[Likelihood] = []
+    start = 0
     for _, answer in pairs:
         part = slice(start, start + len(answer))
-        scores.append((sum(logprob_K[part]), all(greedy_K[part])))
+        scores.append((math.fsum(logprob_K[part]), all(greedy_K[part])))
         start += len(answer)
     return scores
