@@ -129,6 +129,18 @@ control_option = click.option(
 )
 
 
+start_options = stacked(
+    taxonomy_option,
+    run_option,
+    model_option,
+    endpoint_option,
+    target_option,
+    training_options,
+    report_option,
+    control_option,
+)
+
+
 def runs_directory() -> Path:
     """Where runs live that are given by name."""
     return store.user_directory("data") / "runs"
@@ -218,6 +230,31 @@ def request_for(
         targets=targets,
         control=control or "",
         lm_eval_include=lm_eval_include,
+    )
+
+
+def start_request(
+    ctx: click.Context,
+    *,
+    taxonomy_path: Path,
+    run_name: str | None,
+    control: str | None,
+    report_to: str | None,
+    model: Path | None,
+    endpoint: str | None,
+    targets: tuple[str, ...],
+    **train: float | None,
+) -> Request:
+    """What the commands with :data:`start_options` ask for; the run is new or resumed, see :func:`startable_run`."""
+    return request_for(
+        taxonomy_path,
+        startable_run(ctx, run_name, control),
+        model=model,
+        endpoint=endpoint,
+        targets=targets,
+        control=control,
+        train=train,
+        tracking={"report_to": report_to},
     )
 
 
