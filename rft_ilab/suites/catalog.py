@@ -88,7 +88,7 @@ SUITES: Mapping[str, Definition] = {
         origin="suzgunmirac/BIG-Bench-Hard (arXiv 2210.09261)",
         grouped="task",
         max_tokens=96,
-        answer_tokens=12,
+        answer_tokens=30,
         kinds={
             "option": OPTION,
             "yes_no": _label("Yes", "No"),
@@ -109,7 +109,7 @@ SUITES: Mapping[str, Definition] = {
         licence="MIT",
         origin="openai/grade-school-math (arXiv 2110.14168)",
         max_tokens=320,
-        answer_tokens=150,
+        answer_tokens=170,
         # "20 %" answers the question how many per cent.
         kinds={"": Kind("Solve the problem step by step. End with the answer.", {**NUMBER, "percent": "ignore"})},
     ),
@@ -127,7 +127,7 @@ SUITES: Mapping[str, Definition] = {
         origin="open-thought/reasoning-gym 0.1.25 (arXiv 2505.24760)",
         grouped="generator",
         max_tokens=128,
-        answer_tokens=16,
+        answer_tokens=60,
         kinds={name: _generator(name) for name in GENERATORS},
     ),
 }

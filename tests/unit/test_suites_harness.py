@@ -194,17 +194,20 @@ def test_names_that_are_no_task(monkeypatch: pytest.MonkeyPatch) -> None:
             harness_child.Harness(name, None, 0)
 
 
-def test_refusals_and_failures_reach_people_as_one_line(include: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(SkillError, match=r"^suite/lm_eval:tiny_f1: has no metric that is a mean"):
-        load_suite("lm_eval:tiny_f1", SuiteSettings(), include)
-    missing = include / "more"
-    missing.mkdir(exist_ok=True)
-    (missing / "absent.yaml").write_text(f"task: absent{COMMON}{TASKS['tiny_choice']}".replace("docs.", "none."))
-    with pytest.raises(SkillError, match=r"^suite/lm_eval:absent: lm_eval cannot load it: FileNotFoundError"):
-        load_suite("lm_eval:absent", SuiteSettings(), missing)
+def test_refusals_and_failures_reach_people_as_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    for told, message in (
+        ({"refused": "is a group of tasks"}, r"^suite/lm_eval:mmlu: is a group of tasks$"),
+        (
+            {"error": "ConnectionError: no hub"},
+            r"^suite/lm_eval:mmlu: lm_eval cannot load it: ConnectionError: no hub \(its",
+        ),
+    ):
+        monkeypatch.setattr(harness.Child, "load", lambda child, told=told: told)
+        with pytest.raises(SkillError, match=message):
+            load_suite("lm_eval:mmlu")
     monkeypatch.setattr(harness, "find_spec", lambda name: None)
     with pytest.raises(SkillError, match=r"needs lm-evaluation-harness \(pip install lm_eval"):
-        load_suite("lm_eval:tiny_f1", SuiteSettings(), include)
+        load_suite("lm_eval:mmlu")
 
 
 def test_an_answer_that_hangs_is_an_error_and_the_next_one_is_graded(
