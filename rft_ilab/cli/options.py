@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from rft_ilab.pipeline import Request
+    from rft_ilab.pipeline.judging import Base
 
 # Of an endpoint: calls at a time, and seconds of silence after which one is tried again.
 CONCURRENCY, TIMEOUT_S = 16, 120.0
@@ -88,6 +89,7 @@ lm_eval_include_option = click.option(
     type=click.Path(path_type=Path, exists=True, file_okay=False),
     help="Directory of further tasks of lm-evaluation-harness. Code that they name is run.",
 )
+no_target_option = click.option("--no-target", is_flag=True, help="No skill is to be better; none may be worse.")
 seed_option = click.option("--seed", type=click.IntRange(min=0), help="Seed of sampling and training.")
 tasks_option = click.option("--tasks", type=click.IntRange(min=1), help="Training tasks to sample answers for.")
 samples_option = click.option("--samples", type=click.IntRange(min=1), help="Answers sampled for each task.")
@@ -98,6 +100,13 @@ training_options = stacked(
     click.option(
         "--learning-rate", type=click.FloatRange(min=0, min_open=True), help="GRPO learning rate of the LoRA weights."
     ),
+)
+
+history_option = click.option(
+    "--history",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Also append the verdict to FILE, e.g. one that is kept in the repository: ilab rft history --history FILE.",
 )
 
 
@@ -146,6 +155,11 @@ def runs_directory() -> Path:
     return store.user_directory("data") / "runs"
 
 
+def history_file() -> Path:
+    """Where every verdict is appended: beside the runs."""
+    return runs_directory() / "history.jsonl"
+
+
 def run_path(value: str) -> Path:
     """A run given by name lies below :func:`runs_directory`; whatever has a separator is a path."""
     if not value.strip():
@@ -154,9 +168,9 @@ def run_path(value: str) -> Path:
     return Path(value).expanduser() if is_path else runs_directory() / value
 
 
-def existing_run(value: str | None) -> Path:
-    """The run of that name or path, else the latest. Raises RunError if there is none."""
-    directory = run_path(value) if value else store.latest_run(runs_directory())
+def existing_run(value: str | None, *, trained: bool = False) -> Path:
+    """The run of that name or path, else the latest (``trained``: that trained). Raises RunError if there is none."""
+    directory = run_path(value) if value else store.latest_run(runs_directory(), trained=trained)
     if not (directory / "manifest.json").exists():
         raise RunError("no such run", where=directory, fix=f"runs are in {runs_directory()}")
     return directory
@@ -206,18 +220,23 @@ def request_for(
     endpoint: str | None = None,
     endpoint_model: str | None = None,
     targets: tuple[str, ...] = (),
+    no_target: bool = False,
+    baseline: str = "",
+    base: Base | None = None,
     control: str | None = None,
     concurrency: int = CONCURRENCY,
     timeout_s: float = TIMEOUT_S,
     suites: tuple[str, ...] = (),
     lm_eval_include: Path | None = None,
+    history: Path | None = None,
     **tables: Mapping[str, Any],
 ) -> Request:
-    """Everything the pipeline wants to know. Keyword ``tables`` override settings, see :func:`overridden`."""
+    """Everything the pipeline wants to know. Keyword ``tables`` override settings, see :func:`overridden`; those of
+    ``base``, where there is one, instead of the taxonomy's own."""
     from rft_ilab.pipeline import Request
     from rft_ilab.suites import parse_suites
 
-    settings = load_settings(taxonomy, **tables)
+    settings = overridden(base.settings(), **tables) if base else load_settings(taxonomy, **tables)
     return Request(
         taxonomy=taxonomy,
         run=run,
@@ -228,8 +247,12 @@ def request_for(
         concurrency=concurrency,
         timeout_s=timeout_s,
         targets=targets,
+        no_target=no_target,
+        baseline=baseline,
+        base=base,
         control=control or "",
         lm_eval_include=lm_eval_include,
+        histories=(history_file(), *([history] if history else [])),
     )
 
 
@@ -243,6 +266,7 @@ def start_request(
     model: Path | None,
     endpoint: str | None,
     targets: tuple[str, ...],
+    history: Path | None = None,
     **train: float | None,
 ) -> Request:
     """What the commands with :data:`start_options` ask for; the run is new or resumed, see :func:`startable_run`."""
@@ -253,6 +277,7 @@ def start_request(
         endpoint=endpoint,
         targets=targets,
         control=control,
+        history=history,
         train=train,
         tracking={"report_to": report_to},
     )

@@ -13,6 +13,7 @@ from rft_ilab.cli.outcome import conclude
 
 @click.command()
 @options.start_options
+@options.history_option
 @click.pass_context
 @handled
 def run(ctx: click.Context, **wishes: Any) -> None:

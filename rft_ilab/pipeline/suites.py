@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 
+from rft_ilab.config import Settings, SuiteSettings
 from rft_ilab.pipeline.cost import sampling_positions
 from rft_ilab.pipeline.request import Workspace
-from rft_ilab.suites import SuiteEnvironment, load_suite
+from rft_ilab.suites import PREFIX, SuiteEnvironment, load_suite
 from rft_ilab.suites.catalog import SUITES
 from rft_ilab.suites.loading import sizes
 
@@ -15,6 +17,18 @@ def suite_environments(space: Workspace) -> list[SuiteEnvironment]:
     """The suites of ``[suites]`` and ``--suite``, in that order. Raises SkillError or GraderError, see load_suite."""
     include = space.request.lm_eval_include
     return [load_suite(name, settings, include) for name, settings in space.settings.suites.items()]
+
+
+def suite_of(name: str, settings: Settings, demonstrations: int) -> SuiteEnvironment | None:
+    """The packaged suite that a verdict calls ``name``, all of it; None if there is none, or if the settings no longer
+    tell which demonstrations were shown."""
+    short = name.removeprefix(PREFIX)
+    if short == name or short not in SUITES:
+        return None
+    own = settings.suites.get(short, SuiteSettings())
+    if not demonstrations:
+        own = dataclasses.replace(own, limit=None, demonstrations=0)
+    return load_suite(short, own) if own.demonstrations == demonstrations else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,6 +28,7 @@ ORDER = [
     ["rollouts"],
     ["suites"],
     ["synth", "rl", "regress"],
+    ["results"],
     ["scaleout"],
     ["report"],
     ["pipeline"],

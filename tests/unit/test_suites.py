@@ -23,9 +23,11 @@ from rich.console import Console
 from rft_ilab.cli.suites import suites as suites_command
 from rft_ilab.config import SuiteSettings, load_settings
 from rft_ilab.errors import RftError, SkillError
-from rft_ilab.pipeline import gate, regress
+from rft_ilab.pipeline import baselines, gate, regress
 from rft_ilab.pipeline import request as request_module
+from rft_ilab.pipeline.baselines import save_baseline
 from rft_ilab.pipeline.cost import CHARACTERS_PER_TOKEN, DECODE_FACTOR
+from rft_ilab.pipeline.explain import explain
 from rft_ilab.pipeline.gauge import Measurement
 from rft_ilab.pipeline.request import Request, Workspace
 from rft_ilab.policy.scripted import ScriptedPolicy
@@ -297,7 +299,7 @@ def request_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..
         made = {name: ScriptedPolicy(answer, name) for name, answer in (("base", base), ("tuned", tuned))}
         for policy in made.values():
             policy.id = f"local:{policy.id}"
-        for module in (gate, request_module):
+        for module in (gate, request_module, baselines):
             monkeypatch.setattr(module, "local_policy", lambda directory: made[Path(directory).name])
         monkeypatch.setattr(gate, "measure_speed", lambda policy: 100.0)
         monkeypatch.setattr(Workspace, "model_directory", tmp_path / "base")
@@ -353,6 +355,17 @@ def test_a_lost_group_of_a_suite_fails_and_the_suite_is_named(
     assert row["delta"] == pytest.approx(-1 / 27) and row["worse"] == 40
     lost = [flip for flip in verdict["flips"] if flip["skill"] == "suite/bbh"]
     assert len(lost) == 40 and {flip["after"] for flip in lost} == {"no idea"} and lost[0]["reference"]
+    told = explain(request.run, lost[0]["task_id"], request.taxonomy)
+    assert told.notes == () and [turn.role for turn in told.messages] == ["system", "user"]
+
+
+def test_a_stored_baseline_holds_suites(request_with: Callable[..., Request], tmp_path: Path) -> None:
+    request = request_with(solver(), solver(), "[suites.bbh]\nlimit = 270\n")
+    save_baseline(request, "main", console=Console(file=io.StringIO()))
+    stored = dataclasses.replace(request, baseline="main", model=tmp_path / "gone")
+    verdict = regress(stored, candidate=tmp_path / "tuned", console=Console(file=io.StringIO()))
+    (row,) = verdict["watched"]
+    assert (row["skill"], row["n"], row["before"], row["ungraded"]) == ("suite/bbh", 270, 1.0, 0)
 
 
 def test_training_never_sees_a_suite(request_with: Callable[..., Request]) -> None:
