@@ -51,6 +51,8 @@ if TYPE_CHECKING:
 @options.target_option
 @options.no_target_option
 @options.samples_option
+@options.suite_option
+@options.lm_eval_include_option
 @output_options
 @options.history_option
 @click.pass_context
@@ -66,6 +68,8 @@ def regress(
     targets: tuple[str, ...],
     no_target: bool,
     samples: int | None,
+    suites: tuple[str, ...],
+    lm_eval_include: Path | None,
     history: Path | None,
     **outputs: Path | None,
 ) -> None:
@@ -98,6 +102,8 @@ def regress(
             baseline=name,
             base=judges,
             history=history,
+            suites=suites,
+            lm_eval_include=lm_eval_include,
             gate={"samples": samples},
         )
         conclude(ctx, run, pipeline.regress(request, candidate=model, console=options.progress()), **outputs)

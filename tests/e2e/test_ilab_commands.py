@@ -33,6 +33,8 @@ COMMANDS = {
         "--markdown",
         "--output-dir",
         "--history",
+        "--suite",
+        "--lm-eval-include",
     ],
     ("rft", "run"): ["--taxonomy-path", "--run", "--model", "--endpoint", "--target", "--seed", "--steps", "--control"],
     ("rft", "baseline"): ["save", "list", "show"],
@@ -45,6 +47,7 @@ COMMANDS = {
     ("rft", "plan"): ["--taxonomy-path", "--power", "--discordance", "--icc", "--run", "--json"],
     ("rft", "grader-test"): ["[SKILL]", "--taxonomy-path", "--grader", "--tasks", "--probes", "--json"],
     ("rft", "serve-graders"): ["--host", "--port", "--token-env"],
+    ("rft", "suites"): ["--time", "--model", "--json"],
     ("rft", "doctor"): ["--help"],
 }
 EXTENDED = {
