@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from rft_ilab.config import GateSettings
-from rft_ilab.regress.pairing import Side, greedy_score
+from rft_ilab.regress.pairing import Side, drawn, greedy_score
 from rft_ilab.regress.target import judge_target
 from rft_ilab.regress.verdict import Flip, TargetInput, TargetRow, Verdict, WatchedInput, WatchedRow
 from rft_ilab.regress.watched import judge_watched
@@ -36,14 +36,19 @@ def judge(
     target_rows = []
     for target in targets:
         row, base = judge_target(target, settings)
+        if target.look:
+            row["reason"] += f"; {drawn(row['outcome'], len(target.after), target.look)}"
         target_rows.append(row)
         flips += _flips(target.skill, base, target.after)
     watched_rows = judge_watched(watched, settings)
-    for item in watched:
+    for item, held in zip(watched, watched_rows, strict=True):
+        if item.look:
+            held["reason"] += f"; {drawn(held['outcome'], len(item.after), item.look)}"
         flips += _flips(item.skill, item.before, item.after)
     outcome, reasons = _overall(target_rows, watched_rows)
     verdict = Verdict(
         outcome=outcome,
+        mode="until-decided" if any(item.look for item in (*targets, *watched)) else "fixed",
         reasons=reasons,
         alpha=settings.alpha,
         baseline=dict(baseline),

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypedDict
 
+from rft_ilab.regress.sequential import Look
 from rft_ilab.types import Outcome, Tier
 
 
@@ -37,11 +38,14 @@ class TaskResult:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TargetInput:
     """A skill that should have become better. ``before`` has the base model's results by prompt label
-    (``zero-shot``, ``8 demonstrations``), ``after`` the candidate's with the application's prompt."""
+    (``zero-shot``, ``8 demonstrations``), ``after`` the candidate's with the application's prompt. ``look``: these are
+    the tasks drawn so far, in the order of drawing; ``constant`` is then the most frequent class of the whole suite."""
 
     skill: str
     before: Mapping[str, Sequence[TaskResult]]
     after: Sequence[TaskResult]
+    look: Look | None = None
+    constant: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +58,7 @@ class WatchedInput:
     prompt_label: str
     before: Sequence[TaskResult]
     after: Sequence[TaskResult]
+    look: Look | None = None
 
 
 class Metric(TypedDict):
@@ -95,11 +100,13 @@ class Margin(TypedDict):
 
 
 class TargetRow(TypedDict):
-    """``majority``, ``majority_class``, ``macro`` and ``after_vs_majority`` are None without classes."""
+    """``majority``, ``majority_class``, ``macro`` and ``after_vs_majority`` are None without classes. ``n`` tasks of
+    ``available`` were compared."""
 
     skill: str
     n: int
     ungraded: int
+    available: int
     clusters: int
     outcome: Outcome
     reason: str
@@ -113,12 +120,13 @@ class TargetRow(TypedDict):
 
 
 class WatchedRow(Metric):
-    """``p``: one-sided, of a loss of ``margin`` or more, after Holm's adjustment. ``n`` tasks were compared."""
+    """``p``: one-sided, of a loss of ``margin`` or more, after Holm's adjustment. ``n`` tasks of ``available`` were compared."""
 
     skill: str
     tier: Tier
     n: int
     ungraded: int
+    available: int
     clusters: int
     margin: float
     prompt: str
@@ -143,9 +151,10 @@ class Flip(TypedDict):
 
 
 class Verdict(TypedDict):
-    """``gate/verdict.json``."""
+    """``gate/verdict.json``. ``mode``: all tasks at once, or batches with a look after each."""
 
     outcome: Outcome
+    mode: Literal["fixed", "until-decided"]
     reasons: list[str]
     alpha: float
     baseline: Mapping[str, Any]

@@ -29,7 +29,7 @@ def judge_watched(watched: Sequence[WatchedInput], settings: GateSettings) -> li
     befores = [aligned(item.skill, item.before, item.after) for item in watched]
     gradeds = [graded_everywhere([b, item.after], greedy_score) for b, item in zip(befores, watched, strict=True)]
     differences = [
-        compare(before, item.after, greedy_score, graded, settings.alpha)
+        compare(before, item.after, greedy_score, graded, settings.alpha, item.look)
         for before, item, graded in zip(befores, watched, gradeds, strict=True)
     ]
     decides = [item.tier != "advisory" for item in watched]
@@ -49,13 +49,14 @@ def judge_watched(watched: Sequence[WatchedInput], settings: GateSettings) -> li
             suites = sum(decides) if decides[index] else 1
             outcome, reason = _decide(difference, item.margin, harmless[index], dropped[index], suites, settings)
         drawn = graded_everywhere([before, item.after], sampled_score)
-        sampled = compare(before, item.after, sampled_score, drawn, settings.alpha)
+        sampled = compare(before, item.after, sampled_score, drawn, settings.alpha, item.look)
         rows.append(
             WatchedRow(
                 skill=item.skill,
                 tier=item.tier,
                 n=sum(graded),
                 ungraded=len(graded) - sum(graded),
+                available=item.look.available if item.look else len(graded),
                 clusters=difference.clusters if difference else 0,
                 margin=item.margin,
                 prompt=item.prompt_label,
