@@ -70,6 +70,21 @@ class Gauge:
             policy, e.grader, e.skill, tasks, 1, sampling, demonstrations=demonstrations, cache=self.space.cache
         )
 
+    def draws(self, policy: Policy, m: Measurement, n: int, sampling: Sampling) -> list[list[float | None]]:
+        """Scores of ``n`` answers of one policy to each task of a suite; None where the grader failed."""
+        e = m.environment
+        groups = collect(
+            policy,
+            e.grader,
+            e.skill,
+            m.tasks,
+            n,
+            sampling,
+            demonstrations=m.suite.demonstrations,
+            cache=self.space.cache,
+        )
+        return [[_score(graded) for graded in group] for group in groups]
+
     def measure(self, policy: Policy, m: Measurement, advance: Any) -> list[TaskResult]:
         """Greedy and sampled results of one policy on one suite, one entry a task."""
         e, cache = m.environment, self.space.cache

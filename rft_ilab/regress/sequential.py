@@ -7,10 +7,10 @@ Wang and Tsiatis (Biometrics 43:193, 1987), z >= c * t^(SHAPE - 1/2) after the s
 joint distribution of the looks (Armitage, McPherson and Rowe, JRSS-A 132:235, 1969). The statistic of a look is that of
 :mod:`rft_ilab.regress.statistics`, its clusters included; with one look it is the fixed rule.
 
-What must hold: the order of tasks and the looks are fixed before any result is seen (:func:`batches`), by content alone.
-Groups are drawn whole, so that each look has seen independent groups, and the estimand at every look is the fixed
-rule's: the mean difference over tasks. ``tools/simulate_sequential.py`` shows the error rates, and why bets
-(e-processes), which need no schedule, were not taken: at the same error rates they ask for more tasks than no look at all.
+What must hold: the order of tasks and the looks are fixed before any result is seen (:func:`batches`), by content
+alone. Groups are drawn whole, so that each look has seen independent groups, and the estimand at every look is the
+fixed rule's: the mean difference over tasks. ``tools/simulate_sequential.py`` shows the error rates, and why bets
+(e-processes), which need no schedule, were not taken: they ask for more tasks than a test that never looks.
 """
 
 from __future__ import annotations
@@ -39,12 +39,14 @@ NORMAL = NormalDist()
 class Look:
     """One look at a suite of ``available`` tasks: number ``index`` (from 0) of those after ``shares_K`` of the tasks.
 
-    ``shares_K`` rises to 1: the last look sees the whole suite.
+    ``shares_K`` rises to 1: the last look sees the whole suite. ``constant``: its most frequent class, if it has
+    classes (the most frequent one of a batch would be a harder rival, chosen by chance).
     """
 
     shares_K: tuple[float, ...]
     index: int
     available: int
+    constant: str | None = None
 
     @property
     def last(self) -> bool:
@@ -110,6 +112,8 @@ def schedule(sizes_K: Sequence[int]) -> tuple[float, ...]:
     (0.3, 0.6, 1.0)
     """
     seen = np.cumsum(sizes_K)
+    if seen[-1] == 0:
+        return (1.0,)
     return tuple(float(count / seen[-1]) for count in seen)
 
 
@@ -130,7 +134,7 @@ def _crossing(shares_K: tuple[float, ...], c: float) -> float:
 
 
 def crossing(shares_K: Sequence[float], bounds_K: Sequence[float], drift: float = 0.0) -> list[float]:
-    """Chance that a Brownian motion with ``drift``, seen at times ``shares_K``, is above its bound first at each of them.
+    """Per look, the chance that a Brownian motion with ``drift``, seen at times ``shares_K``, is first above its bound.
 
     The density of the paths still below is carried from look to look on Gauss-Legendre nodes.
     """

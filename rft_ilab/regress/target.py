@@ -53,8 +53,8 @@ def judge_target(target: TargetInput, settings: GateSettings) -> tuple[TargetRow
     classes = [result.cls for result in kept if result.cls is not None]
     classes = classes if len(classes) == len(kept) else []  # half a classification is none
     majority, share = by_class.majority(classes) if classes else (None, None)
-    if classes and target.constant:
-        majority, share = target.constant, classes.count(target.constant) / len(classes)
+    if classes and look and look.constant:
+        majority, share = look.constant, classes.count(look.constant) / len(classes)
     versus = _against_constant(kept, classes, majority, alpha, look)
 
     blocked = undecidable(graded, "greedy") or undecidable(drawn, "sampled")

@@ -38,19 +38,18 @@ class TaskResult:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TargetInput:
     """A skill that should have become better. ``before`` has the base model's results by prompt label
-    (``zero-shot``, ``8 demonstrations``), ``after`` the candidate's with the application's prompt. ``look``: these are
-    the tasks drawn so far, in the order of drawing; ``constant`` is then the most frequent class of the whole suite."""
+    (``zero-shot``, ``8 demonstrations``), ``after`` the candidate's with the application's prompt. ``look``: which
+    part of the suite these tasks are, if it was not measured at once."""
 
     skill: str
     before: Mapping[str, Sequence[TaskResult]]
     after: Sequence[TaskResult]
     look: Look | None = None
-    constant: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WatchedInput:
-    """A skill that must not have become worse by ``margin`` (fraction of 1) or more."""
+    """A skill that must not have become worse by ``margin`` (fraction of 1) or more. ``look`` as for a target."""
 
     skill: str
     tier: Tier
@@ -120,7 +119,8 @@ class TargetRow(TypedDict):
 
 
 class WatchedRow(Metric):
-    """``p``: one-sided, of a loss of ``margin`` or more, after Holm's adjustment. ``n`` tasks of ``available`` were compared."""
+    """``p``: one-sided, of a loss of ``margin`` or more, after Holm's adjustment. ``n`` tasks of ``available`` were
+    compared."""
 
     skill: str
     tier: Tier
