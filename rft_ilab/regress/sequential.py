@@ -23,14 +23,14 @@ from statistics import NormalDist
 
 import numpy as np
 
-from rft_ilab.regress.statistics import Difference, quantile
+from rft_ilab.regress.statistics import Difference
 from rft_ilab.types import digest
 
 SHAPE = 0.25  # 0: O'Brien and Fleming, hardly ever early; 0.5: Pocock, the same level at every look
 MAX_LOOKS = 40  # larger suites get larger batches
 NODES = 96  # of Gauss-Legendre between two boundaries; 1e-9 with 40 looks
 TAIL = 8.5  # standard deviations below which nothing is left
-BISECTIONS = 60
+BISECTIONS = 40
 
 NORMAL = NormalDist()
 
@@ -58,13 +58,13 @@ class Look:
 
     def level(self, alpha: float) -> float:
         """Two-sided level of this look's interval, where all looks together have ``alpha``."""
-        return 2.0 * NORMAL.cdf(-_critical(self.shares_K, alpha / 2.0) * self.share ** (SHAPE - 0.5))
+        return 2.0 * levels(self.shares_K, alpha / 2.0)[self.index]
 
     def p(self, alone: float) -> float:
         """One-sided p that allows for all looks, of a p that holds for this look ``alone``."""
         if not 0.0 < alone < 1.0:
             return alone
-        return max(alone, _crossing(self.shares_K, -NORMAL.inv_cdf(alone) * self.share ** (0.5 - SHAPE)))
+        return max(alone, _ever(self.shares_K, -NORMAL.inv_cdf(alone) * self.share ** (0.5 - SHAPE), SHAPE))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,19 +118,20 @@ def schedule(sizes_K: Sequence[int]) -> tuple[float, ...]:
 
 
 @lru_cache(maxsize=1024)
-def _critical(shares_K: tuple[float, ...], level: float) -> float:
-    """The c whose boundary is ever crossed with chance ``level``."""
+def levels(shares_K: tuple[float, ...], level: float, shape: float = SHAPE) -> tuple[float, ...]:
+    """One-sided level of each look, so that a true null is ever rejected with chance ``level``."""
     if len(shares_K) == 1:
-        return quantile(1.0 - level)
+        return (level,)
     low, high = 0.0, 9.0
     for _ in range(BISECTIONS):
         middle = (low + high) / 2.0
-        low, high = (middle, high) if _crossing(shares_K, middle) > level else (low, middle)
-    return high
+        low, high = (middle, high) if _ever(shares_K, middle, shape) > level else (low, middle)
+    return tuple(NORMAL.cdf(-high * share ** (shape - 0.5)) for share in shares_K)
 
 
-def _crossing(shares_K: tuple[float, ...], c: float) -> float:
-    return sum(crossing(shares_K, [c * share**SHAPE for share in shares_K]))
+def _ever(shares_K: tuple[float, ...], c: float, shape: float) -> float:
+    """Chance that z is c * t^(shape - 1/2) or more at any look."""
+    return sum(crossing(shares_K, [c * share**shape for share in shares_K]))
 
 
 def crossing(shares_K: Sequence[float], bounds_K: Sequence[float], drift: float = 0.0) -> list[float]:

@@ -102,6 +102,8 @@ class Flip:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GateResult:
+    """``drawn``: how many tasks of how many were used, if they were drawn until each suite was decided."""
+
     outcome: Outcome
     reasons: tuple[str, ...]
     alpha: float
@@ -110,6 +112,7 @@ class GateResult:
     targets: tuple[TargetResult, ...]
     watched: tuple[WatchedResult, ...]
     flips: tuple[Flip, ...]
+    drawn: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

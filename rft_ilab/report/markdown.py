@@ -22,6 +22,7 @@ def markdown_summary(report: RunReport) -> str:
     lines = [f"{control}## {gate.outcome}: {wording.OUTCOME_WORDS[gate.outcome]}", ""]
     lines += [f"- {escape(wording.target_sentence(target))}" for target in gate.targets]
     lines.append(f"- {escape(wording.watched_sentence(gate))}")
+    lines += [f"- {wording.drawn_sentence(gate)}"] if gate.drawn else []
     lines += [f"- {escape(reason)}" for reason in gate.reasons]
     lines += ["", f"| skill | tier | tasks | before | after | difference ({wording.level(gate)} interval) | outcome |"]
     lines.append("|---|---|--:|--:|--:|--:|---|")

@@ -37,6 +37,8 @@ def print_summary(report: RunReport, console: Console, html: Path | None = None)
         fits = console.measure(roomy, options=console.options.update_width(4 * WIDE)).maximum <= console.width
         console.print(roomy if fits else _table(report.gate, full_names=False, gap=0))
         console.print(Text(f"Differences in points of greedy accuracy, {wording.level(report.gate)} intervals."))
+        if report.gate.drawn:
+            console.print(Text(wording.drawn_sentence(report.gate)))
     if report.selection and (sentence := chosen_sentence(report.selection)):
         console.print(Text(f"Chosen: {wording.one_line(sentence)}."))
     for entry in report.attribution:
