@@ -25,7 +25,7 @@ from rft_ilab.regress.statistics import Difference, paired_difference, quantile
 
 ALPHA, MARGIN, MIN_GAIN, BATCH = 0.05, 0.10, 0.05, 32
 LEVEL = ALPHA / 2.0
-NO_INTERVAL = 1e-300  # nothing is known so surely: no interval is computed, and p-values know no alpha
+NO_INTERVAL = 1e-300  # too small for some hundred groups: no interval is computed, and p-values know no alpha
 SHAPES = {"O'Brien-Fleming": 0.0, "shipped": 0.25, "Pocock": 0.5}
 STAKES = (np.arange(16) + 0.5) / 16  # of the largest bet that cannot lose more than everything
 
@@ -71,7 +71,7 @@ class World:
 def _singles(n: int, better: int, worse: int) -> Difference:
     before = [0.0] * better + [1.0] * (n - better)
     after = [1.0] * better + [0.0] * worse + [1.0] * (n - better - worse)
-    return paired_difference(before, after, range(n), NO_INTERVAL)
+    return paired_difference(before, after, range(n), ALPHA)
 
 
 def difference(world: World, moves_N: Moves, groups_N: Sequence[str]) -> Difference:
