@@ -18,6 +18,8 @@ A run directory is the interface between stages (and the only one)::
     adapter/ model/ model.gguf    the result
     gate/verdict.json    the verdict; gate/results.jsonl has one line a (suite, model, task)
     report.html
+
+Beside the runs lies ``history.jsonl``: one line a verdict (rft_ilab/pipeline/history.py).
 """
 
 from __future__ import annotations
@@ -268,12 +270,19 @@ class Run:
         self.save()
 
 
-def latest_run(runs: Path) -> Path:
-    """The newest run below ``runs``. Raises RunError if there is none."""
-    found = sorted(runs.glob("*/manifest.json"), key=lambda p: p.stat().st_mtime)
-    if not found:
-        raise RunError("no run here yet", where=runs, fix="start one with: ilab rft run")
-    return found[-1].parent
+def name_of_run(directory: Path) -> str:
+    """How a command names a run: by its name where runs are looked for, else by its path."""
+    return directory.name if directory.parent == user_directory("data") / "runs" else str(directory)
+
+
+def latest_run(runs: Path, *, trained: bool = False) -> Path:
+    """The newest run below ``runs``; with ``trained`` not one that a gate without training made. Raises RunError."""
+    found = sorted(runs.glob("*/manifest.json"), key=lambda p: p.stat().st_mtime, reverse=True)
+    for path in found:
+        if trained and (manifest := read_json(path)) and isinstance(manifest, dict) and manifest.get("kind") == "gate":
+            continue
+        return path.parent
+    raise RunError("no run here yet", where=runs, fix="start one with: ilab rft run")
 
 
 def _cpu_seconds() -> float:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from rft_ilab.pipeline import Request
+    from rft_ilab.pipeline.judging import Base
 
 # Of an endpoint: calls at a time, and seconds of silence after which one is tried again.
 CONCURRENCY, TIMEOUT_S = 16, 120.0
@@ -75,6 +76,7 @@ target_option = click.option(
     help="Skill to learn, e.g. healthcare/patient_triage; may be repeated. "
     "[default: the skills of tier target in rft.toml]",
 )
+no_target_option = click.option("--no-target", is_flag=True, help="No skill is to be better; none may be worse.")
 seed_option = click.option("--seed", type=click.IntRange(min=0), help="Seed of sampling and training.")
 tasks_option = click.option("--tasks", type=click.IntRange(min=1), help="Training tasks to sample answers for.")
 samples_option = click.option("--samples", type=click.IntRange(min=1), help="Answers sampled for each task.")
@@ -85,6 +87,13 @@ training_options = stacked(
     click.option(
         "--learning-rate", type=click.FloatRange(min=0, min_open=True), help="GRPO learning rate of the LoRA weights."
     ),
+)
+
+history_option = click.option(
+    "--history",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Also append the verdict to FILE, e.g. one that is kept in the repository: ilab rft history --history FILE.",
 )
 
 
@@ -116,9 +125,26 @@ control_option = click.option(
 )
 
 
+start_options = stacked(
+    taxonomy_option,
+    run_option,
+    model_option,
+    endpoint_option,
+    target_option,
+    training_options,
+    report_option,
+    control_option,
+)
+
+
 def runs_directory() -> Path:
     """Where runs live that are given by name."""
     return store.user_directory("data") / "runs"
+
+
+def history_file() -> Path:
+    """Where every verdict is appended: beside the runs."""
+    return runs_directory() / "history.jsonl"
 
 
 def run_path(value: str) -> Path:
@@ -129,9 +155,9 @@ def run_path(value: str) -> Path:
     return Path(value).expanduser() if is_path else runs_directory() / value
 
 
-def existing_run(value: str | None) -> Path:
-    """The run of that name or path, else the latest. Raises RunError if there is none."""
-    directory = run_path(value) if value else store.latest_run(runs_directory())
+def existing_run(value: str | None, *, trained: bool = False) -> Path:
+    """The run of that name or path, else the latest (``trained``: that trained). Raises RunError if there is none."""
+    directory = run_path(value) if value else store.latest_run(runs_directory(), trained=trained)
     if not (directory / "manifest.json").exists():
         raise RunError("no such run", where=directory, fix=f"runs are in {runs_directory()}")
     return directory
@@ -181,25 +207,61 @@ def request_for(
     endpoint: str | None = None,
     endpoint_model: str | None = None,
     targets: tuple[str, ...] = (),
+    no_target: bool = False,
+    baseline: str = "",
+    base: Base | None = None,
     control: str | None = None,
     concurrency: int = CONCURRENCY,
     timeout_s: float = TIMEOUT_S,
+    history: Path | None = None,
     **tables: Mapping[str, Any],
 ) -> Request:
-    """Everything the pipeline wants to know. Keyword ``tables`` override settings, see :func:`overridden`."""
+    """Everything the pipeline wants to know. Keyword ``tables`` override settings, see :func:`overridden`; those of
+    ``base``, where there is one, instead of the taxonomy's own."""
     from rft_ilab.pipeline import Request
 
     return Request(
         taxonomy=taxonomy,
         run=run,
-        settings=load_settings(taxonomy, **tables),
+        settings=overridden(base.settings(), **tables) if base else load_settings(taxonomy, **tables),
         model=model,
         endpoint=endpoint,
         endpoint_model=endpoint_model,
         concurrency=concurrency,
         timeout_s=timeout_s,
         targets=targets,
+        no_target=no_target,
+        baseline=baseline,
+        base=base,
         control=control or "",
+        histories=(history_file(), *([history] if history else [])),
+    )
+
+
+def start_request(
+    ctx: click.Context,
+    *,
+    taxonomy_path: Path,
+    run_name: str | None,
+    control: str | None,
+    report_to: str | None,
+    model: Path | None,
+    endpoint: str | None,
+    targets: tuple[str, ...],
+    history: Path | None = None,
+    **train: float | None,
+) -> Request:
+    """What the commands with :data:`start_options` ask for; the run is new or resumed, see :func:`startable_run`."""
+    return request_for(
+        taxonomy_path,
+        startable_run(ctx, run_name, control),
+        model=model,
+        endpoint=endpoint,
+        targets=targets,
+        control=control,
+        history=history,
+        train=train,
+        tracking={"report_to": report_to},
     )
 
 

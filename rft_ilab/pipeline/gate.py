@@ -6,20 +6,24 @@ does better on the validation split: a skill that the baseline cannot show would
 
 from __future__ import annotations
 
+import sys
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
+from rft_ilab.pipeline.compared import compared_with, number_formats
 from rft_ilab.pipeline.cost import minutes, sampling_positions
 from rft_ilab.pipeline.gauge import Gauge, Measurement
+from rft_ilab.pipeline.history import record
 from rft_ilab.pipeline.inputs import Targets, Watched, judge_inputs
 from rft_ilab.pipeline.request import Request, Workspace, local_policy, measure_speed, run_model
 from rft_ilab.pipeline.screen import Screen
-from rft_ilab.pipeline.sequential import Drawn, until_decided
+from rft_ilab.pipeline.sequential import Drawn, at_once, until_decided
 from rft_ilab.regress.gate import judge
-from rft_ilab.store import write_json
+from rft_ilab.results import FILE, Measured, write_results
+from rft_ilab.store import name_of_run, write_json
 
 
 def regress(
@@ -34,18 +38,17 @@ def regress(
     space, screen = Workspace(request), Screen(console)
     run = space.open_run()
     directory = candidate if candidate is not None else run_model(run)
-    baseline_directory = request.model or Path(run.manifest.get("model") or space.model_directory)
     with run.stage("regate" if run.done("gate") else "gate") as facts:
-        baseline = local_policy(baseline_directory)
         gauge = Gauge(space, screen)
+        baseline = compared_with(space, run, gauge, local_policy)
         targets = {
             e.skill.name: [gauge.suite(e, demonstrations) for demonstrations in sorted({0, e.settings.demonstrations})]
             for e in space.targets
         }
-        watched = {e.skill.name: gauge.suite(e, gauge.better_prompt(baseline, e)) for e in space.watched}
+        watched = {e.skill.name: gauge.suite(e, baseline.better_prompt(e)) for e in space.watched}
         everything, asked = _asked(targets, watched)
         rollouts = sum(m.calls * (1 + m.suite.samples) for m in everything + asked)
-        speed = measure_speed(baseline)
+        speed = measure_speed(baseline.policy) if baseline.policy else None
         positions = sum(sampling_positions(m.tasks, 1 + m.suite.samples) for m in everything + asked)
         screen.say(
             f"gate: {'at most ' if batch else ''}{rollouts} test rollouts of baseline and candidate, "
@@ -54,31 +57,44 @@ def regress(
         )
         drawn = Drawn(targets=targets, watched=watched, looks={}, before={}, after={})
         if batch:
-            both = partial(gauge.measure, baseline), partial(gauge.measure, local_policy(directory))
-            drawn = until_decided(*both, targets, watched, space.settings.gate, batch, screen)
+            asks = baseline.measure if baseline.policy else at_once(baseline.measure, everything)
+            candidate_asks = partial(gauge.measure, local_policy(directory))
+            drawn = until_decided(asks, candidate_asks, targets, watched, space.settings.gate, batch, screen)
+            del candidate_asks
             everything, asked = _asked(drawn.targets, drawn.watched)
             rollouts = sum(m.calls * (1 + m.suite.samples) for m in everything + asked)
-            del both
         before, after = drawn.before, drawn.after
         open_ = [m for m in everything if m.suite.digest not in before]
         with screen.bar("baseline", sum(m.calls for m in open_) * 2) as advance:
-            before |= {m.suite.digest: gauge.measure(baseline, m, advance) for m in open_}
-        baseline_id = baseline.id
-        del baseline
+            before |= {m.suite.digest: baseline.measure(m, advance) for m in open_}
+        baseline.policy = None  # two models need not fit into memory
         policy = local_policy(directory)
+        if warning := number_formats(baseline.id, policy.id):
+            screen.say(warning)
         open_ = [m for m in asked if m.suite.digest not in after]
         with screen.bar("candidate", sum(m.calls for m in open_) * 2) as advance:
             after |= {m.suite.digest: gauge.measure(policy, m, advance) for m in open_}
+        answered = {m.suite.name: after[m.suite.digest] for m in asked}
+        for m in everything:
+            before[m.suite.digest] = baseline.explained(m, before[m.suite.digest], answered[m.suite.name])
         verdict = judge(
-            *judge_inputs(drawn.targets, drawn.watched, before, after, drawn.looks),
+            *judge_inputs(drawn.targets, drawn.watched, before, after, drawn.looks, baseline.note),
             space.settings.gate,
-            {"id": baseline_id, "name": str(baseline_directory)},
+            baseline.facts(),
             {"id": policy.id, "name": str(directory)},
+            run=name_of_run(run.directory.absolute()),
         )
+        if request.base is not None:
+            request.base.annotate(verdict)
+        measured: list[Measured] = [(m.suite, "baseline", baseline.id, before[m.suite.digest]) for m in everything]
+        measured += [(m.suite, "candidate", policy.id, after[m.suite.digest]) for m in asked]
+        write_results(run.path(*FILE), measured)
         facts |= {"outcome": verdict["outcome"], "rollouts": rollouts}
+        facts |= {"taxonomy": str(request.own_taxonomy.absolute()), "command": [Path(sys.argv[0]).name, *sys.argv[1:]]}
         write_json(run.path("gate", "verdict.json"), verdict)
         # The verdict of another candidate does not erase what was said of this one.
         write_json(run.path("gate", "verdicts", f"{policy.id.split(':')[1][:12]}.json"), verdict)
+        record(request, run.directory, verdict, everything, screen)
     return verdict
 
 

@@ -114,7 +114,7 @@ class Gauge:
                 cls=(e.classes or {}).get(task.id),
                 reference=task.reference,
                 prompt=task.messages[-1].content,
-                greedy=_answer(first),
+                greedy=answer_of(first),
                 sampled=tuple(_score(graded) for graded in draws),
             )
             for task, (first,), draws in zip(m.tasks, greedy, sampled, strict=True)
@@ -125,9 +125,10 @@ def _score(graded: Graded) -> float | None:
     return None if graded.grade.passed is None else float(graded.grade.passed)
 
 
-def _answer(graded: Graded) -> Answer:
+def answer_of(graded: Graded) -> Answer:
+    grade = graded.grade
     return Answer(
-        score=_score(graded), text=graded.rollout.completion, reason=graded.grade.error or graded.grade.reason
+        score=_score(graded), text=graded.rollout.completion, reason=grade.error or grade.reason, answer=grade.answer
     )
 
 

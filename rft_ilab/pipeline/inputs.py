@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from rft_ilab.pipeline.gauge import Measurement, label
 from rft_ilab.regress.sequential import Look
@@ -14,14 +14,20 @@ Results = Mapping[str, Sequence[TaskResult]]  # by the suite's digest
 
 
 def judge_inputs(
-    targets: Targets, watched: Watched, before: Results, after: Results, looks: Mapping[str, Look]
+    targets: Targets,
+    watched: Watched,
+    before: Results,
+    after: Results,
+    looks: Mapping[str, Look],
+    note: Callable[[str], str] = lambda skill: "",
 ) -> tuple[list[TargetInput], list[WatchedInput]]:
-    """``looks`` by skill, where a suite was not measured at once."""
+    """``looks`` by skill, where a suite was not measured at once; ``note`` says why a skill's baseline has gaps."""
     return [
         TargetInput(
             skill=name,
             before={label(m): before[m.suite.digest] for m in prompts},
             after=after[prompts[0].suite.digest],
+            note=note(name),
             look=looks.get(name),
         )
         for name, prompts in targets.items()
@@ -33,6 +39,7 @@ def judge_inputs(
             prompt_label=label(m),
             before=before[m.suite.digest],
             after=after[m.suite.digest],
+            note=note(name),
             look=looks.get(name),
         )
         for name, m in watched.items()

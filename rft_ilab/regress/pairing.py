@@ -7,9 +7,11 @@ from collections.abc import Callable, Sequence
 
 from rft_ilab.errors import RunError
 from rft_ilab.regress import statistics
+from rft_ilab.regress.classes import class_means
+from rft_ilab.regress.groups import worst_group
 from rft_ilab.regress.sequential import Look, at_look
 from rft_ilab.regress.statistics import Difference
-from rft_ilab.regress.verdict import Metric, SampledMetric, TaskResult
+from rft_ilab.regress.verdict import ClassRow, Metric, SampledMetric, TaskResult, WorstGroup
 from rft_ilab.types import Outcome
 
 MAX_UNGRADED = 0.05  # share of a suite's tasks; beyond it the suite decides nothing
@@ -69,13 +71,14 @@ def compare(
     return at_look(difference, look) if look else difference
 
 
-def undecidable(graded: Sequence[bool], what: str) -> str | None:
-    """Why a suite cannot decide anything for lack of grades; None if it can."""
+def undecidable(graded: Sequence[bool], what: str, note: str = "") -> str | None:
+    """Why a suite cannot decide anything for lack of grades (``note``: what is known of the cause); None if it can."""
     total, missing = len(graded), len(graded) - sum(graded)
     if total == 0:
         return "it has no test tasks"
     if missing > MAX_UNGRADED * total:
-        return f"{missing} of {total} tasks have no grade for the {what} answers (at most {MAX_UNGRADED:.0%} may)"
+        lack = f"{missing} of {total} tasks have no grade for the {what} answers (at most {MAX_UNGRADED:.0%} may)"
+        return f"{lack}: {note}" if note else lack
     return None
 
 
@@ -97,6 +100,27 @@ def metric(difference: Difference | None) -> Metric:
 
 def sampled_metric(difference: Difference | None, after: Side) -> SampledMetric:
     return {**metric(difference), "samples": max((len(result.sampled) for result in after), default=0)}
+
+
+def classes_of(results: Side) -> list[str]:
+    """The class of each task; empty if some have none, because half a classification is none."""
+    classes = [result.cls for result in results if result.cls is not None]
+    return classes if len(classes) == len(results) else []
+
+
+def class_rows(before: Side, after: Side, classes: Sequence[str]) -> list[ClassRow]:
+    """Accuracy per class on both sides; ``classes`` has one class a task, or is empty."""
+    if not classes:
+        return []
+    then = class_means([greedy_score(result) for result in before], classes)
+    now = class_means([greedy_score(result) for result in after], classes)
+    return [{"class": name, "n": n, "before": then[name][1], "after": mean} for name, (n, mean) in now.items()]
+
+
+def worst_group_of(before: Side, after: Side, graded: Sequence[bool]) -> WorstGroup | None:
+    """The group of tasks whose greedy answers lost most; None if none did."""
+    before_N, after_N = [greedy_score(result) for result in before], [greedy_score(result) for result in after]
+    return worst_group(before_N, after_N, [result.group for result in after], graded)
 
 
 def drawn(outcome: Outcome, count: int, look: Look) -> str:

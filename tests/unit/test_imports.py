@@ -27,6 +27,7 @@ ORDER = [
     ["difficulty"],
     ["rollouts"],
     ["synth", "rl", "regress"],
+    ["results"],
     ["scaleout"],
     ["report"],
     ["pipeline"],
