@@ -113,7 +113,7 @@ def regress(
         taxonomy = judges.taxonomy if judges else taxonomy_path
         directory, name = _compared_with(taxonomy, baseline, judges)
         if repeats and name and not model:
-            raise click.UsageError("a stored baseline answers nothing: --aa needs --model, or a directory as --baseline")
+            raise click.UsageError("a stored baseline answers nothing: --aa needs --model or a --baseline directory")
         if model and (output or (baseline and not run_name)):
             run = pipeline.gate_run(model, options.runs_directory(), output)
         else:

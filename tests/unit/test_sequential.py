@@ -103,6 +103,7 @@ def test_interval_and_p_of_an_interim_difference_agree() -> None:
 # ---- drawing ----
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.sampled_from("abcdefghijklmnopqrstuvwxyz"), max_size=150),
     st.integers(1, 40),
