@@ -125,20 +125,18 @@ def error_worlds() -> list[World]:
 
 
 def error_table(runs: int) -> tuple[list[str], float, float]:
+    """A line a world and claim: the highest rate over 2, 10 and 30 % of tasks that move besides."""
     rules = ["no look", "naive", *SHAPES, "bets"]
-    lines = [
-        f"| tasks | moved besides | claim | looks | {' | '.join(rules)} |",
-        "|---|--:|---|--:|" + "--:|" * len(rules),
-    ]
+    lines = [f"| tasks | claim | looks | {' | '.join(rules)} |", "|---|---|--:|" + "--:|" * len(rules)]
     worst = {"PASS": 0.0, "FAIL": 0.0}
     for world in error_worlds():
-        for churn in (0.02, 0.10, 0.30):
-            for name, delta, sign in (("PASS", -MARGIN, 1), ("FAIL", 0.0, -1)):
-                there = replace(world, delta=delta, churn=churn)
-                rates = claim_rates(there, delta, sign, runs)
-                worst[name] = max(worst[name], rates["shipped"])
-                cells = " | ".join(f"{100 * rates[rule]:.1f}" for rule in rules)
-                lines.append(f"| {world.name} | {churn:.0%} | {name} | {len(there.looks()[0])} | {cells} |")
+        for name, delta, sign in (("PASS", -MARGIN, 1), ("FAIL", 0.0, -1)):
+            worlds = [replace(world, delta=delta, churn=churn) for churn in (0.02, 0.10, 0.30)]
+            found = [claim_rates(there, delta, sign, runs) for there in worlds]
+            rates = {rule: max(rates[rule] for rates in found) for rule in rules}
+            worst[name] = max(worst[name], rates["shipped"])
+            cells = " | ".join(f"{100 * rates[rule]:.1f}" for rule in rules)
+            lines.append(f"| {world.name} | {name} | {len(world.looks()[0])} | {cells} |")
     return lines, worst["PASS"], worst["FAIL"]
 
 

@@ -37,7 +37,8 @@ def judge(
     judged = [(target.skill, *judge_target(target, settings), target.after) for target in targets]
     target_rows = [row for _, row, _, _ in judged]
     watched_rows = judge_watched(watched, settings)
-    for item, judged_row in zip([*targets, *watched], [*target_rows, *watched_rows], strict=True):
+    items: list[TargetInput | WatchedInput] = [*targets, *watched]
+    for item, judged_row in zip(items, [*target_rows, *watched_rows], strict=True):
         if item.look:
             judged_row["reason"] += f"; {drawn(judged_row['outcome'], len(item.after), item.look)}"
     pairs = [(skill, base, after) for skill, _, base, after in judged]
@@ -48,7 +49,7 @@ def judge(
     outcome, reasons = _overall(target_rows, watched_rows)
     verdict = Verdict(
         outcome=outcome,
-        mode="until-decided" if any(item.look for item in (*targets, *watched)) else "fixed",
+        mode="until-decided" if any(item.look for item in items) else "fixed",
         reasons=reasons,
         alpha=settings.alpha,
         baseline=dict(baseline),
