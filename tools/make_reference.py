@@ -15,7 +15,7 @@ from pathlib import Path
 
 import click
 
-from rft_ilab.config import DataSettings, GateSettings, SkillSettings, TrackingSettings, TrainSettings
+from rft_ilab.config import DataSettings, GateSettings, SkillSettings, SuiteSettings, TrackingSettings, TrainSettings
 
 TARGET = Path(__file__).resolve().parents[1] / "docs" / "reference.md"
 COMMANDS = {
@@ -36,11 +36,13 @@ COMMANDS = {
     "ilab rft compare-controls": "rft_ilab.cli.compare_controls:compare_controls",
     "ilab rft grader-test": "rft_ilab.cli.grader_test:grader_test",
     "ilab rft serve-graders": "rft_ilab.cli.serve_graders:serve_graders",
+    "ilab rft suites": "rft_ilab.cli.suites:suites",
     "ilab rft doctor": "rft_ilab.cli.doctor:doctor",
 }
 TABLES = {
     '[skills."area/name"]': SkillSettings,
     "[gate]": GateSettings,
+    "[suites.NAME]": SuiteSettings,
     "[data]": DataSettings,
     "[train]": TrainSettings,
     "[tracking]": TrackingSettings,

@@ -31,6 +31,8 @@ def baseline() -> None:
 @options.target_option
 @options.no_target_option
 @options.samples_option
+@options.suite_option
+@options.lm_eval_include_option
 @handled
 def save(
     taxonomy_path: Path,
@@ -40,6 +42,8 @@ def save(
     targets: tuple[str, ...],
     no_target: bool,
     samples: int | None,
+    suites: tuple[str, ...],
+    lm_eval_include: Path | None,
 ) -> None:
     """Measure a model and store its results as NAME; one of that name is replaced.
 
@@ -57,7 +61,14 @@ def save(
     if run_name:
         model = run_model(Run.open(options.existing_run(run_name)))
     request = options.request_for(
-        taxonomy_path, Path(), model=model, targets=targets, no_target=no_target, gate={"samples": samples}
+        taxonomy_path,
+        Path(),
+        model=model,
+        targets=targets,
+        no_target=no_target,
+        suites=suites,
+        lm_eval_include=lm_eval_include,
+        gate={"samples": samples},
     )
     path = pipeline.save_baseline(request, name, console=options.progress())
     click.echo(f"{path}: {path.stat().st_size / 1000:.0f} kB; commit it")

@@ -76,6 +76,19 @@ target_option = click.option(
     help="Skill to learn, e.g. healthcare/patient_triage; may be repeated. "
     "[default: the skills of tier target in rft.toml]",
 )
+suite_option = click.option(
+    "--suite",
+    "suites",
+    metavar="NAME[:LIMIT]",
+    multiple=True,
+    help="Ready suite to watch, too: gsm8k, ifeval, bbh, reasoning_gym or lm_eval:TASK, or no more than LIMIT of its "
+    "tasks; may be repeated; none leaves out those of rft.toml. [default: the [suites] of rft.toml]",
+)
+lm_eval_include_option = click.option(
+    "--lm-eval-include",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="Directory of further tasks of lm-evaluation-harness. Code that they name is run.",
+)
 no_target_option = click.option("--no-target", is_flag=True, help="No skill is to be better; none may be worse.")
 seed_option = click.option("--seed", type=click.IntRange(min=0), help="Seed of sampling and training.")
 tasks_option = click.option("--tasks", type=click.IntRange(min=1), help="Training tasks to sample answers for.")
@@ -213,17 +226,21 @@ def request_for(
     control: str | None = None,
     concurrency: int = CONCURRENCY,
     timeout_s: float = TIMEOUT_S,
+    suites: tuple[str, ...] = (),
+    lm_eval_include: Path | None = None,
     history: Path | None = None,
     **tables: Mapping[str, Any],
 ) -> Request:
     """Everything the pipeline wants to know. Keyword ``tables`` override settings, see :func:`overridden`; those of
     ``base``, where there is one, instead of the taxonomy's own."""
     from rft_ilab.pipeline import Request
+    from rft_ilab.suites import parse_suites
 
+    settings = overridden(base.settings(), **tables) if base else load_settings(taxonomy, **tables)
     return Request(
         taxonomy=taxonomy,
         run=run,
-        settings=overridden(base.settings(), **tables) if base else load_settings(taxonomy, **tables),
+        settings=dataclasses.replace(settings, suites=parse_suites(suites, settings.suites)),
         model=model,
         endpoint=endpoint,
         endpoint_model=endpoint_model,
@@ -234,6 +251,7 @@ def request_for(
         baseline=baseline,
         base=base,
         control=control or "",
+        lm_eval_include=lm_eval_include,
         histories=(history_file(), *([history] if history else [])),
     )
 

@@ -53,6 +53,8 @@ BATCH = 32
 @options.target_option
 @options.no_target_option
 @options.samples_option
+@options.suite_option
+@options.lm_eval_include_option
 @click.option(
     "--until-decided",
     is_flag=True,
@@ -86,6 +88,8 @@ def regress(
     targets: tuple[str, ...],
     no_target: bool,
     samples: int | None,
+    suites: tuple[str, ...],
+    lm_eval_include: Path | None,
     until_decided: bool,
     batch: int | None,
     repeats: int | None,
@@ -127,6 +131,8 @@ def regress(
             baseline=name,
             base=judges,
             history=history,
+            suites=suites,
+            lm_eval_include=lm_eval_include,
             gate={"samples": samples},
         )
         if repeats:

@@ -14,10 +14,11 @@ from typing import Any
 from rich.console import Console
 
 from rft_ilab.errors import RunError
-from rft_ilab.pipeline.cost import minutes, sampling_positions
+from rft_ilab.pipeline.cost import minutes
 from rft_ilab.pipeline.gauge import Gauge, Measurement, label
 from rft_ilab.pipeline.request import Request, Workspace, local_policy, measure_speed
 from rft_ilab.pipeline.screen import Screen
+from rft_ilab.pipeline.suites import suite_environments
 from rft_ilab.regress.aa import claimed, summary
 from rft_ilab.regress.gate import judge
 from rft_ilab.regress.verdict import Answer, TargetInput, TaskResult, WatchedInput
@@ -44,9 +45,10 @@ def against_itself(request: Request, model: Path | None, repeats: int, *, consol
     policy, gauge = local_policy(directory), Gauge(space, screen)
     targets = {e.skill.name: gauge.suite(e, 0) for e in space.targets}
     watched = {e.skill.name: gauge.suite(e, gauge.better_prompt(policy, e)) for e in space.watched}
+    watched |= {e.skill.name: gauge.suite(e, e.settings.demonstrations) for e in suite_environments(space)}
     suites = {**targets, **watched}
     speed = measure_speed(policy)
-    positions = sum(sampling_positions(m.tasks, repeats) for m in suites.values()) * 2
+    positions = sum(2 * m.positions_of(repeats) for m in suites.values())
     screen.say(
         f"a model against itself: {2 * repeats * sum(m.calls for m in suites.values())} rollouts, {repeats} a task "
         f"and side, {minutes(positions, speed) + ' ' if speed else ''}(what is cached is free)"

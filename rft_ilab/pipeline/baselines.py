@@ -12,6 +12,7 @@ from rft_ilab.errors import RunError, SkillError
 from rft_ilab.pipeline.gauge import Gauge, Measurement
 from rft_ilab.pipeline.request import Request, Workspace, local_policy, versions
 from rft_ilab.pipeline.screen import Screen
+from rft_ilab.pipeline.suites import suite_environments
 from rft_ilab.regress.baseline import Baseline, StoredSuite, StoredTask, dumps, loads, short_id, stored_task
 from rft_ilab.skills.reading import read_text
 from rft_ilab.skills.tasks import build_prompt
@@ -77,6 +78,7 @@ def save_baseline(request: Request, name: str, *, console: Console) -> Path:
     prompts = {e.skill.name: gauge.better_prompt(policy, e) for e in space.environments}
     wanted = [gauge.suite(e, count) for e in space.targets for count in sorted({0, e.settings.demonstrations})]
     wanted += [gauge.suite(e, prompts[e.skill.name]) for e in space.watched]
+    wanted += [gauge.suite(e, e.settings.demonstrations) for e in suite_environments(space)]
     with screen.bar("baseline", sum(m.calls for m in wanted) * 2) as advance:
         suites = [_stored(gauge, policy, m, advance) for m in wanted]
     baseline = Baseline(

@@ -14,13 +14,14 @@ from typing import Any
 from rich.console import Console
 
 from rft_ilab.pipeline.compared import compared_with, number_formats
-from rft_ilab.pipeline.cost import minutes, sampling_positions
+from rft_ilab.pipeline.cost import minutes
 from rft_ilab.pipeline.gauge import Gauge, Measurement
 from rft_ilab.pipeline.history import record
 from rft_ilab.pipeline.inputs import Targets, Watched, judge_inputs
 from rft_ilab.pipeline.request import Request, Workspace, local_policy, measure_speed, run_model
 from rft_ilab.pipeline.screen import Screen
 from rft_ilab.pipeline.sequential import Drawn, at_once, until_decided
+from rft_ilab.pipeline.suites import suite_environments
 from rft_ilab.regress.gate import judge
 from rft_ilab.results import FILE, Measured, write_results
 from rft_ilab.store import name_of_run, write_json
@@ -38,6 +39,7 @@ def regress(
     space, screen = Workspace(request), Screen(console)
     run = space.open_run()
     directory = candidate if candidate is not None else run_model(run)
+    suites_asked = suite_environments(space)
     with run.stage("regate" if run.done("gate") else "gate") as facts:
         gauge = Gauge(space, screen)
         baseline = compared_with(space, run, gauge, local_policy)
@@ -46,10 +48,11 @@ def regress(
             for e in space.targets
         }
         watched = {e.skill.name: gauge.suite(e, baseline.better_prompt(e)) for e in space.watched}
+        watched |= {e.skill.name: gauge.suite(e, e.settings.demonstrations) for e in suites_asked}
         everything, asked = _asked(targets, watched)
         rollouts = sum(m.calls * (1 + m.suite.samples) for m in everything + asked)
         speed = measure_speed(baseline.policy) if baseline.policy else None
-        positions = sum(sampling_positions(m.tasks, 1 + m.suite.samples) for m in everything + asked)
+        positions = sum(m.positions for m in everything + asked)
         screen.say(
             f"gate: {'at most ' if batch else ''}{rollouts} test rollouts of baseline and candidate, "
             + (f"{minutes(positions, speed)} " if speed else "")

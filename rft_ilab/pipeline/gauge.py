@@ -6,10 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from rft_ilab.pipeline.cost import sampling_positions
 from rft_ilab.pipeline.request import Workspace
 from rft_ilab.pipeline.screen import Screen
 from rft_ilab.regress.verdict import Answer, TaskResult
 from rft_ilab.rollouts import Environment, Graded, collect
+from rft_ilab.suites import answering
 from rft_ilab.types import Policy, Sampling, Suite, Task
 
 VAL_TASKS = 24
@@ -26,6 +28,15 @@ class Measurement:
     @property
     def calls(self) -> int:
         return len(self.tasks)
+
+    @property
+    def positions(self) -> float:
+        """What one policy has to compute for it, about."""
+        return self.positions_of(1 + self.suite.samples)
+
+    def positions_of(self, answers: int) -> float:
+        """The same for so many answers a task."""
+        return sampling_positions(self.tasks, answers, getattr(self.environment, "answer_tokens", None))
 
 
 class Gauge:
@@ -74,7 +85,7 @@ class Gauge:
         """Scores of ``n`` answers of one policy to each task of a suite; None where the grader failed."""
         e = m.environment
         groups = collect(
-            policy,
+            answering(policy, e),
             e.grader,
             e.skill,
             m.tasks,
@@ -88,6 +99,7 @@ class Gauge:
     def measure(self, policy: Policy, m: Measurement, advance: Any) -> list[TaskResult]:
         """Greedy and sampled results of one policy on one suite, one entry a task."""
         e, cache = m.environment, self.space.cache
+        policy = answering(policy, e)
         greedy = self._greedy(policy, e, m.tasks, m.suite.demonstrations)
         advance(len(m.tasks))
         sampled: list[list[Graded]] = [[] for _ in m.tasks]

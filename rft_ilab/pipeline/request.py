@@ -24,6 +24,7 @@ from rft_ilab.skills.reading import read_text
 from rft_ilab.skills.tasks import load_tasks, scan_tasks
 from rft_ilab.skills.tree import find_skills
 from rft_ilab.store import Cache, Run, user_directory
+from rft_ilab.suites import check_suites
 from rft_ilab.types import Policy, Rollout, Skill, digest
 
 VERSIONED = ("torch", "transformers", "peft", "instructlab")
@@ -36,7 +37,8 @@ class Request:
     ``timeout_s`` seconds; ``targets`` empty means the skills of tier target, with ``no_target`` none at all;
     ``control`` is one of ``types.CONTROLS`` where GRPO's reward is to be replaced. The gate compares with the stored
     ``baseline`` of that name, if there is one, instead of ``model``, and ``base`` is the git revision that
-    judges. It appends its verdict to every file of ``histories``.
+    judges. It appends its verdict to every file of ``histories``. ``lm_eval_include`` holds further tasks of
+    lm-evaluation-harness.
     """
 
     taxonomy: Path
@@ -53,6 +55,7 @@ class Request:
     baseline: str = ""
     base: Base | None = None
     histories: tuple[Path, ...] = ()
+    lm_eval_include: Path | None = None
 
     @property
     def own_taxonomy(self) -> Path:
@@ -72,6 +75,7 @@ class Workspace:
             raise SkillError(
                 f"no skill {min(unknown)!r}", where=request.taxonomy, fix=f"one of {', '.join(sorted(names))}"
             )
+        check_suites(request.settings.suites, names, request.taxonomy / "rft.toml")
         wanted = set(request.targets) or {skill.name for skill in skills if skill.tier == "target"}
         if request.no_target:
             wanted = set()

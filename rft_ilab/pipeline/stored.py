@@ -179,6 +179,8 @@ class StoredBaseline:
         words = ["ilab", "rft", "baseline", "save", self.stored.name]
         words += [] if model == EMBEDDED else ["--model", f"DIRECTORY_OF_{model}"]
         words += [word for target in request.targets for word in ("--target", target)]
+        for name, suite in request.settings.suites.items():
+            words += ["--suite", f"{name}:{suite.limit}" if suite.limit else name]
         return shlex.join(words + (["--no-target"] if request.no_target else []))
 
     def facts(self) -> dict[str, Any]:

@@ -33,6 +33,8 @@ COMMANDS = {
         "--markdown",
         "--output-dir",
         "--history",
+        "--suite",
+        "--lm-eval-include",
     ],
     ("rft", "run"): ["--taxonomy-path", "--run", "--model", "--endpoint", "--target", "--seed", "--steps", "--control"],
     ("rft", "baseline"): ["save", "list", "show"],
@@ -44,6 +46,7 @@ COMMANDS = {
     ("rft", "compare-controls"): ["RUN", "CONTROL..."],
     ("rft", "grader-test"): ["[SKILL]", "--taxonomy-path", "--grader", "--tasks", "--probes", "--json"],
     ("rft", "serve-graders"): ["--host", "--port", "--token-env"],
+    ("rft", "suites"): ["--time", "--model", "--json"],
     ("rft", "doctor"): ["--help"],
 }
 EXTENDED = {
