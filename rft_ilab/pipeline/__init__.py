@@ -1,5 +1,6 @@
 """Stages in order: verified data, training, gate. What the commands and the training hook call."""
 
+from rft_ilab.pipeline.aa import against_itself
 from rft_ilab.pipeline.baselines import save_baseline
 from rft_ilab.pipeline.gate import regress
 from rft_ilab.pipeline.generated import verify_generated
@@ -10,6 +11,7 @@ from rft_ilab.pipeline.standalone import gate_run
 
 __all__ = [
     "Request",
+    "against_itself",
     "base_tree",
     "gate_run",
     "regress",

@@ -26,6 +26,7 @@ from rft_ilab.regress.pairing import (
     worst_group_of,
 )
 from rft_ilab.regress.passk import passes
+from rft_ilab.regress.sequential import Look, at_look
 from rft_ilab.regress.statistics import Difference
 from rft_ilab.regress.verdict import Macro, TargetInput, TargetRow, TaskResult
 from rft_ilab.types import Outcome
@@ -43,12 +44,12 @@ def judge_target(target: TargetInput, settings: GateSettings, targets: int = 1) 
     """
     if not target.before:
         raise RunError(f"{target.skill}: there are no results of the base model", fix="run the gate again")
-    after, alpha = target.after, settings.alpha
+    after, alpha, look = target.after, settings.alpha, target.look
     bases = {label: aligned(target.skill, side, after) for label, side in target.before.items()}
     graded = graded_everywhere([*bases.values(), after], greedy_score)
     drawn = graded_everywhere([*bases.values(), after], sampled_score)
-    greedy = {label: compare(side, after, greedy_score, graded, alpha) for label, side in bases.items()}
-    sampled = {label: compare(side, after, sampled_score, drawn, alpha) for label, side in bases.items()}
+    greedy = {label: compare(side, after, greedy_score, graded, alpha, look) for label, side in bases.items()}
+    sampled = {label: compare(side, after, sampled_score, drawn, alpha, look) for label, side in bases.items()}
     label, sampled_label = _better(greedy), _better(sampled)
     best, best_sampled = greedy[label], sampled[sampled_label]
 
@@ -56,7 +57,9 @@ def judge_target(target: TargetInput, settings: GateSettings, targets: int = 1) 
     kept_base = [result for result, keep in zip(bases[label], graded, strict=True) if keep]
     classes = classes_of(kept)
     majority, share = by_class.majority(classes) if classes else (None, None)
-    versus = _against_constant(kept, classes, majority, alpha)
+    if classes and look and look.constant:
+        majority, share = look.constant, classes.count(look.constant) / len(classes)
+    versus = _against_constant(kept, classes, majority, alpha, look)
 
     blocked = undecidable(graded, "greedy", target.note) or undecidable(drawn, "sampled", target.note)
     outcome: Outcome
@@ -64,7 +67,7 @@ def judge_target(target: TargetInput, settings: GateSettings, targets: int = 1) 
         outcome, reason = "INCONCLUSIVE", blocked or "nothing was graded"
     elif few := too_few_groups(best, alpha):
         outcome, reason = "INCONCLUSIVE", few
-    elif constant := _constant_answer(kept, classes):
+    elif (look is None or look.last) and (constant := _constant_answer(kept, classes)):
         outcome, reason = "FAIL", constant
     else:
         outcome, reason = decide_target(greedy, sampled, versus, f"always answering {majority}", settings, targets)
@@ -72,6 +75,7 @@ def judge_target(target: TargetInput, settings: GateSettings, targets: int = 1) 
         skill=target.skill,
         n=len(kept),
         ungraded=len(after) - len(kept),
+        available=look.available if look else len(after),
         clusters=best.clusters if best else 0,
         outcome=outcome,
         reason=reason,
@@ -133,12 +137,16 @@ def _better(comparisons: Comparisons) -> str:
     return max(comparisons, key=lambda label: d.before if (d := comparisons[label]) else 0.0)
 
 
-def _against_constant(after: Side, classes: Sequence[str], constant: str | None, alpha: float) -> Difference | None:
+def _against_constant(
+    after: Side, classes: Sequence[str], constant: str | None, alpha: float, look: Look | None
+) -> Difference | None:
     if not classes:
         return None
     constant_N = [float(name == constant) for name in classes]
-    after_N = [greedy_score(result) for result in after]
-    return statistics.paired_difference(constant_N, after_N, [result.group for result in after], alpha)
+    after_N, groups_N = [greedy_score(result) for result in after], [result.group for result in after]
+    level = look.level(alpha) if look else alpha
+    difference = statistics.paired_difference(constant_N, after_N, groups_N, level)
+    return at_look(difference, look) if look else difference
 
 
 def _constant_answer(after: Side, classes: Sequence[str]) -> str | None:

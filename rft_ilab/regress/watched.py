@@ -34,7 +34,7 @@ def judge_watched(watched: Sequence[WatchedInput], settings: GateSettings) -> li
     befores = [aligned(item.skill, item.before, item.after) for item in watched]
     gradeds = [graded_everywhere([b, item.after], greedy_score) for b, item in zip(befores, watched, strict=True)]
     differences = [
-        compare(before, item.after, greedy_score, graded, settings.alpha)
+        compare(before, item.after, greedy_score, graded, settings.alpha, item.look)
         for before, item, graded in zip(befores, watched, gradeds, strict=True)
     ]
     decisions = decide_watched(
@@ -48,7 +48,7 @@ def judge_watched(watched: Sequence[WatchedInput], settings: GateSettings) -> li
     for index, item in enumerate(watched):
         difference, graded, before, decision = differences[index], gradeds[index], befores[index], decisions[index]
         drawn = graded_everywhere([before, item.after], sampled_score)
-        sampled = compare(before, item.after, sampled_score, drawn, settings.alpha)
+        sampled = compare(before, item.after, sampled_score, drawn, settings.alpha, item.look)
         kept = [result for result, keep in zip(item.after, graded, strict=True) if keep]
         kept_before = [result for result, keep in zip(before, graded, strict=True) if keep]
         rows.append(
@@ -57,6 +57,7 @@ def judge_watched(watched: Sequence[WatchedInput], settings: GateSettings) -> li
                 tier=item.tier,
                 n=sum(graded),
                 ungraded=len(graded) - sum(graded),
+                available=item.look.available if item.look else len(graded),
                 clusters=difference.clusters if difference else 0,
                 margin=item.margin,
                 prompt=item.prompt_label,
