@@ -18,6 +18,7 @@ from rft_ilab.errors import RunError, SkillError
 from rft_ilab.grading.engine import build_grader
 from rft_ilab.grading.generator import FILE, MAX_BYTES, has_generator
 from rft_ilab.grading.proof.lint import quick_findings
+from rft_ilab.policy.local.lazy import LazyPolicy
 from rft_ilab.rollouts import Environment
 from rft_ilab.skills.reading import read_text
 from rft_ilab.skills.tasks import load_tasks, scan_tasks
@@ -84,13 +85,13 @@ class Workspace:
 
     @cached_property
     def cache(self) -> Cache:
-        return Cache(user_directory("cache") / "results.sqlite")
+        return user_cache()
 
     @cached_property
     def model_directory(self) -> Path:
         """The model to start from; converts the embedded one on first use. Raises PolicyError."""
         from rft_ilab.policy.local.embedded import embedded_model
-        from rft_ilab.policy.local.model import check_model_directory
+        from rft_ilab.policy.local.identity import check_model_directory
 
         if self.request.model is None:
             return embedded_model()
@@ -159,6 +160,11 @@ class Workspace:
         return local_policy(self.model_directory)
 
 
+def user_cache() -> Cache:
+    """Where answers and grades are kept."""
+    return Cache(user_directory("cache") / "results.sqlite")
+
+
 def _identity(e: Environment) -> str:
     """Whatever of a skill decides what a run does: a task that moved to another split makes another run."""
     tasks = [[t.id, t.split, t.group, dict(t.item)] for t in e.tasks]
@@ -204,19 +210,17 @@ def _refuse_exploitable(environment: Environment) -> None:
 
 
 def local_policy(directory: Path) -> Policy:
-    """The policy of a model directory. Raises PolicyError."""
-    from rft_ilab.policy.local.model import load_model
-    from rft_ilab.policy.local.sampler import LocalPolicy
-
-    return LocalPolicy(load_model(directory))
+    """The policy of a model directory, loaded when it is first asked something. Raises PolicyError."""
+    return LazyPolicy(directory, user_cache())
 
 
 def measure_speed(policy: Policy) -> float | None:
     """Positions a second of a local policy; None for an endpoint, whose speed is not ours to know."""
+    if not isinstance(policy, LazyPolicy):
+        return None
     from rft_ilab.policy.local.model import positions_per_second
-    from rft_ilab.policy.local.sampler import LocalPolicy
 
-    return round(positions_per_second(policy.loaded), 1) if isinstance(policy, LocalPolicy) else None
+    return round(positions_per_second(policy.policy.loaded), 1)
 
 
 def run_model(run: Run) -> Path:
