@@ -57,9 +57,9 @@ class Cache:
         """Values of those of ``keys`` that are there."""
         return self._mended(lambda: {key: json.loads(value) for key, value in self._rows(keys)})
 
-    def count(self, keys: Sequence[str]) -> int:
-        """How many of ``keys`` (all different) are there."""
-        return self._mended(lambda: sum(1 for _ in self._rows(keys)))
+    def known(self, keys: Sequence[str]) -> set[str]:
+        """Those of ``keys`` that are there."""
+        return self._mended(lambda: {key for key, _ in self._rows(keys)})
 
     def put(self, entries: Iterable[tuple[str, Any]]) -> None:
         """Add what is not there yet. Raises DiskError when there is no room; then none of them is in."""

@@ -6,6 +6,7 @@ does better on the validation split: a skill that the baseline cannot show would
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from rft_ilab.pipeline.screen import Screen
 from rft_ilab.regress.gate import judge
 from rft_ilab.regress.verdict import TargetInput, WatchedInput
 from rft_ilab.store import write_json
+from rft_ilab.types import Policy, Task
 
 
 def regress(request: Request, candidate: Path | None = None, *, console: Console) -> dict[str, Any]:
@@ -41,18 +43,12 @@ def regress(request: Request, candidate: Path | None = None, *, console: Console
         everything = [m for suites in targets.values() for m in suites] + list(watched.values())
         asked = [suites[0] for suites in targets.values()] + list(watched.values())
         rollouts = sum(m.calls * (1 + m.suite.samples) for m in everything + asked)
-        speed = measure_speed(baseline)
-        positions = sum(sampling_positions(m.tasks, 1 + m.suite.samples) for m in everything + asked)
-        screen.say(
-            f"gate: {rollouts} test rollouts of baseline and candidate, "
-            + (f"{minutes(positions, speed)} " if speed else "")
-            + "(what is cached is free)"
-        )
+        policy = local_policy(directory)
+        screen.say(_cost(rollouts, gauge.missing(baseline, everything) + gauge.missing(policy, asked), baseline))
         with screen.bar("baseline", sum(m.calls for m in everything) * 2) as advance:
             before = {m.suite.digest: gauge.measure(baseline, m, advance) for m in everything}
         baseline_id = baseline.id
         del baseline
-        policy = local_policy(directory)
         with screen.bar("candidate", sum(m.calls for m in asked) * 2) as advance:
             after = {m.suite.digest: gauge.measure(policy, m, advance) for m in asked}
         verdict = judge(
@@ -84,3 +80,14 @@ def regress(request: Request, candidate: Path | None = None, *, console: Console
         # The verdict of another candidate does not erase what was said of this one.
         write_json(run.path("gate", "verdicts", f"{policy.id.split(':')[1][:12]}.json"), verdict)
     return verdict
+
+
+def _cost(rollouts: int, missing: Sequence[tuple[Sequence[Task], int]], policy: Policy) -> str:
+    """One line. The model is loaded and timed only if something has to be asked of one."""
+    line, asked = f"gate: {rollouts} test rollouts of baseline and candidate", sum(len(t) * n for t, n in missing)
+    if not asked:
+        return f"{line}; all answers are cached"
+    if asked < rollouts:
+        line += f", {rollouts - asked} of them cached"
+    speed = measure_speed(policy)
+    return line + (f", {minutes(sum(sampling_positions(t, n) for t, n in missing), speed)}" if speed else "")

@@ -9,7 +9,8 @@ from typing import Any
 from rft_ilab.pipeline.request import Workspace
 from rft_ilab.pipeline.screen import Screen
 from rft_ilab.regress.verdict import Answer, TaskResult
-from rft_ilab.rollouts import Environment, Graded, collect
+from rft_ilab.rollouts import Environment, Graded, collect, grade_groups, missing_groups, sample_groups
+from rft_ilab.skills.tasks import build_prompt
 from rft_ilab.types import Policy, Sampling, Suite, Task
 
 VAL_TASKS = 24
@@ -65,30 +66,39 @@ class Gauge:
         return max(rates, key=lambda d: (rates[d], d))
 
     def _greedy(self, policy: Policy, e: Environment, tasks: Sequence[Task], demonstrations: int) -> list[list[Graded]]:
-        sampling = Sampling(temperature=0.0, max_tokens=e.settings.max_tokens)
         return collect(
-            policy, e.grader, e.skill, tasks, 1, sampling, demonstrations=demonstrations, cache=self.space.cache
+            policy,
+            e.grader,
+            e.skill,
+            tasks,
+            1,
+            _greedy_sampling(e),
+            demonstrations=demonstrations,
+            cache=self.space.cache,
         )
+
+    def missing(self, policy: Policy, measurements: Sequence[Measurement]) -> list[tuple[Sequence[Task], int]]:
+        """What :meth:`measure` would have to ask ``policy``: tasks, and how many answers to each of them."""
+        found = []
+        for m in measurements:
+            e = m.environment
+            prompts = [build_prompt(e.skill, task, m.suite.demonstrations) for task in m.tasks]
+            for n, sampling in ((1, _greedy_sampling(e)), (m.suite.samples, m.suite.sampling)):
+                if n:
+                    absent = missing_groups(policy, prompts, n, sampling, self.space.cache)
+                    found.append(([m.tasks[i] for i in absent], n))
+        return found
 
     def measure(self, policy: Policy, m: Measurement, advance: Any) -> list[TaskResult]:
         """Greedy and sampled results of one policy on one suite, one entry a task."""
-        e, cache = m.environment, self.space.cache
-        greedy = self._greedy(policy, e, m.tasks, m.suite.demonstrations)
+        e, cache, n = m.environment, self.space.cache, m.suite.samples
+        prompts = [build_prompt(e.skill, task, m.suite.demonstrations) for task in m.tasks]
+        first = sample_groups(policy, prompts, 1, _greedy_sampling(e), cache)
         advance(len(m.tasks))
-        sampled: list[list[Graded]] = [[] for _ in m.tasks]
-        if m.suite.samples:
-            sampled = collect(
-                policy,
-                e.grader,
-                e.skill,
-                m.tasks,
-                m.suite.samples,
-                m.suite.sampling,
-                demonstrations=m.suite.demonstrations,
-                cache=cache,
-            )
+        drawn = sample_groups(policy, prompts, n, m.suite.sampling, cache) if n else [[] for _ in m.tasks]
+        groups = grade_groups(e.grader, m.tasks, [a + b for a, b in zip(first, drawn, strict=True)], cache)
         advance(len(m.tasks))
-        answers = [graded.grade for group in (*greedy, *sampled) for graded in group]
+        answers = [graded.grade for group in groups for graded in group]
         if errors := [grade.error for grade in answers if grade.error is not None]:
             missed = f"{len(errors)} of {len(answers)} answers not graded"
             self.screen.say(f"{m.suite.name}: {missed}; the first: {errors[0]}")
@@ -99,11 +109,15 @@ class Gauge:
                 cls=(e.classes or {}).get(task.id),
                 reference=task.reference,
                 prompt=task.messages[-1].content,
-                greedy=_answer(first),
-                sampled=tuple(_score(graded) for graded in draws),
+                greedy=_answer(group[0]),
+                sampled=tuple(_score(graded) for graded in group[1:]),
             )
-            for task, (first,), draws in zip(m.tasks, greedy, sampled, strict=True)
+            for task, group in zip(m.tasks, groups, strict=True)
         ]
+
+
+def _greedy_sampling(e: Environment) -> Sampling:
+    return Sampling(temperature=0.0, max_tokens=e.settings.max_tokens)
 
 
 def _score(graded: Graded) -> float | None:

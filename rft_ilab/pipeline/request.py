@@ -18,9 +18,12 @@ from rft_ilab.errors import RunError, SkillError
 from rft_ilab.grading.engine import build_grader
 from rft_ilab.grading.generator import FILE, MAX_BYTES, has_generator
 from rft_ilab.grading.proof.lint import quick_findings
+from rft_ilab.grading.proof.prove import REMOTE, has_part
 from rft_ilab.policy.local.lazy import LazyPolicy
 from rft_ilab.rollouts import Environment
 from rft_ilab.skills.reading import read_text
+from rft_ilab.skills.tasks import FILE as TASKS
+from rft_ilab.skills.tasks import MAX_BYTES as MAX_TASKS_BYTES
 from rft_ilab.skills.tasks import load_tasks, scan_tasks
 from rft_ilab.skills.tree import find_skills
 from rft_ilab.store import Cache, Run, user_directory
@@ -71,7 +74,7 @@ class Workspace:
             for skill in skills
         ]
         for environment in environments:
-            _check_references(environment)
+            _check_references(environment, self.cache)
         self.targets = [e for e in environments if e.skill.name in wanted]
         self.watched = [e for e in environments if e.skill.name not in wanted]
         for e in self.targets:
@@ -173,11 +176,16 @@ def _identity(e: Environment) -> str:
     return digest([tasks, seeds, generator, e.skill.grader_digest, dataclasses.asdict(e.settings)])
 
 
-def _check_references(environment: Environment) -> None:
+def _check_references(environment: Environment, cache: Cache) -> None:
     """Every authored answer must pass its own grader, or training and gate would rest on wrong answers.
 
+    What has been found right is not tried again; but what a grader found that asks others may change without a trace.
     Raises SkillError that names the line of the first one that does not.
     """
+    skill, tasks = environment.skill, environment.skill.directory / TASKS
+    key = digest(["references accepted", skill.grader_digest, read_text(tasks, MAX_TASKS_BYTES)])
+    if cache.get(key):
+        return
     lined, _ = scan_tasks(environment.skill)
     pairs = [
         (task, Rollout(task_id=task.id, index=0, policy_id="reference", completion=task.reference, stop="eos"))
@@ -187,10 +195,12 @@ def _check_references(environment: Environment) -> None:
         if not grade.passed:
             raise SkillError(
                 f"the grader does not accept the reference: {grade.error or grade.reason}",
-                where=environment.skill.directory / "tasks.jsonl",
+                where=tasks,
                 line=line,
                 fix="correct the reference or the grader; ilab taxonomy lint lists them all",
             )
+    if not has_part(skill.grader, REMOTE):
+        cache.put([(key, True)])
 
 
 def _refuse_exploitable(environment: Environment) -> None:
@@ -220,7 +230,7 @@ def measure_speed(policy: Policy) -> float | None:
         return None
     from rft_ilab.policy.local.model import positions_per_second
 
-    return round(positions_per_second(policy.policy.loaded), 1)
+    return round(positions_per_second(policy.loaded), 1)
 
 
 def run_model(run: Run) -> Path:

@@ -13,6 +13,7 @@ from rft_ilab.store import Cache
 from rft_ilab.types import Prompt, Rollout, Sampling
 
 if TYPE_CHECKING:
+    from rft_ilab.policy.local.model import LoadedModel
     from rft_ilab.policy.local.sampler import LocalPolicy
 
 
@@ -41,6 +42,11 @@ class LazyPolicy:
         if policy.id != self.id:
             raise PolicyError("is not the model that it was a moment ago", where=self.directory, fix="start again")
         return policy
+
+    @property
+    def loaded(self) -> LoadedModel:
+        """Raises PolicyError."""
+        return self.policy.loaded
 
     def sample(self, prompts: Sequence[Prompt], n: int, sampling: Sampling) -> Iterator[Rollout]:
         return self.policy.sample(prompts, n, sampling)
