@@ -55,11 +55,11 @@ class Cache:
 
     def get_many(self, keys: Sequence[str]) -> dict[str, Any]:
         """Values of those of ``keys`` that are there."""
-        return self._mended(lambda: {key: json.loads(value) for key, value in self._rows(keys)})
+        return self._mended(lambda: dict(self._values(keys)))
 
     def known(self, keys: Sequence[str]) -> set[str]:
         """Those of ``keys`` that are there."""
-        return self._mended(lambda: {key for key, _ in self._rows(keys)})
+        return self._mended(lambda: {key for rows in self._rows(keys) for key, _ in rows})
 
     def put(self, entries: Iterable[tuple[str, Any]]) -> None:
         """Add what is not there yet. Raises DiskError when there is no room; then none of them is in."""
@@ -67,13 +67,19 @@ class Cache:
         if rows:
             self._mended(lambda: self._insert(rows))
 
-    def _rows(self, keys: Sequence[str]) -> Iterator[tuple[str, str]]:
+    def _rows(self, keys: Sequence[str]) -> Iterator[list[tuple[str, str]]]:
         for start in range(0, len(keys), BATCH):
             part = keys[start : start + BATCH]
             # One text of a statement is compiled once; NULL is equal to no key.
-            yield from self._db.execute(SELECT_BATCH, [*part, *[None] * (BATCH - len(part))])
+            yield self._db.execute(SELECT_BATCH, [*part, *[None] * (BATCH - len(part))]).fetchall()
         if self._unsaved:
-            yield from ((key, self._unsaved[key]) for key in keys if key in self._unsaved)
+            yield [(key, self._unsaved[key]) for key in keys if key in self._unsaved]
+
+    def _values(self, keys: Sequence[str]) -> Iterator[tuple[str, Any]]:
+        for rows in self._rows(keys):
+            # Decoding many at once is several times as fast as one after the other.
+            values = json.loads(f"[{','.join(value for _, value in rows)}]")
+            yield from zip((key for key, _ in rows), values, strict=True)
 
     def _insert(self, rows: Sequence[tuple[str, str]]) -> None:
         if self._unsaved is not None:

@@ -4,19 +4,19 @@ for what changed, and a killed run goes on where it stood.
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import itertools
 import json
+import operator
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from json.encoder import encode_basestring
 from typing import Any
 
 from rft_ilab.config import SkillSettings
-from rft_ilab.skills.tasks import build_prompt, class_of
+from rft_ilab.skills.tasks import build_prompts, class_of
 from rft_ilab.store import Cache
-from rft_ilab.types import Grade, Grader, Message, Policy, Prompt, Rollout, Sampling, Skill, Split, Task
+from rft_ilab.types import Grade, Grader, Policy, Prompt, Rollout, Sampling, Skill, Split, Task
 
 # Prompts handed to the policy between two writes to the cache.
 SAVE_EVERY = 64
@@ -69,7 +69,7 @@ def collect(
 
     ``advance`` is called with the number of tasks just finished.
     """
-    prompts = [build_prompt(skill, task, demonstrations) for task in tasks]
+    prompts = build_prompts(skill, tasks, demonstrations)
     return grade_groups(grader, tasks, sample_groups(policy, prompts, n, sampling, cache, advance), cache)
 
 
@@ -121,13 +121,15 @@ def grade_groups(
     grader: Grader, tasks: Sequence[Task], groups: Sequence[Sequence[Rollout]], cache: Cache | None
 ) -> list[list[Graded]]:
     """Grade groups of rollouts. Only grades without error are cached: an error may be the machine's."""
-    keys = grade_keys(grader, tasks, groups) if cache else []
-    found = cache.get_many(keys) if cache else {}
     pairs = [(task, rollout) for task, group in zip(tasks, groups, strict=True) for rollout in group]
-    todo = [i for i in range(len(pairs)) if not cache or keys[i] not in found]
+    if cache is None:
+        grades = iter(grader.grade(pairs) if pairs else [])
+        return [[Graded(t, r, next(grades)) for r in group] for t, group in zip(tasks, groups, strict=True)]
+    keys = grade_keys(grader, tasks, groups)
+    found = cache.get_many(keys)
+    todo = [i for i, key in enumerate(keys) if key not in found]
     fresh = dict(zip(todo, grader.grade([pairs[i] for i in todo]) if todo else [], strict=True))
-    if cache and fresh:
-        cache.put((keys[i], _cached(grade)) for i, grade in fresh.items() if grade.error is None)
+    cache.put((keys[i], _cached(grade)) for i, grade in fresh.items() if grade.error is None)
     graded = (
         Graded(task, rollout, fresh[i] if i in fresh else _grade(found[keys[i]], rollout, grader.digest))
         for i, (task, rollout) in enumerate(pairs)
@@ -159,8 +161,15 @@ def rollout_keys(policy: Policy, prompts: Sequence[Prompt], n: int, s: Sampling)
     """
     head = _json(["rollouts", policy.id])[:-1]
     tail = _json([n, s.temperature, s.max_tokens, s.seed])[1:]
-    texts = (f"[{','.join(map(_message, p.messages))}],{encode_basestring(p.task_id)}" for p in prompts)
-    return [_sha256(f"{head},{text},{tail}") for text in texts]
+    shared: dict[tuple[tuple[str, str], ...], str] = {}
+    keys = []
+    for prompt in prompts:
+        *before, last = map(_ROLE_AND_CONTENT, prompt.messages)
+        start = shared.get(turns := tuple(before))
+        if start is None:
+            start = shared[turns] = "".join(f"{_message(*turn)}," for turn in turns)
+        keys.append(_sha256(f"{head},[{start}{_message(*last)}],{encode_basestring(prompt.task_id)},{tail}"))
+    return keys
 
 
 def grade_keys(grader: Grader, tasks: Sequence[Task], groups: Sequence[Sequence[Rollout]]) -> list[str]:
@@ -176,9 +185,11 @@ def grade_keys(grader: Grader, tasks: Sequence[Task], groups: Sequence[Sequence[
 _json = json.JSONEncoder(sort_keys=True, ensure_ascii=False, separators=(",", ":")).encode
 
 
-@functools.lru_cache(maxsize=4096)
-def _message(message: Message) -> str:
-    return _json(message.as_dict())
+_ROLE_AND_CONTENT = operator.attrgetter("role", "content")
+
+
+def _message(role: str, content: str) -> str:
+    return f'{{"content":{encode_basestring(content)},"role":{encode_basestring(role)}}}'
 
 
 def _sha256(text: str) -> str:

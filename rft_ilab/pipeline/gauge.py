@@ -10,7 +10,7 @@ from rft_ilab.pipeline.request import Workspace
 from rft_ilab.pipeline.screen import Screen
 from rft_ilab.regress.verdict import Answer, TaskResult
 from rft_ilab.rollouts import Environment, Graded, collect, grade_groups, missing_groups, sample_groups
-from rft_ilab.skills.tasks import build_prompt
+from rft_ilab.skills.tasks import build_prompts
 from rft_ilab.types import Policy, Sampling, Suite, Task
 
 VAL_TASKS = 24
@@ -82,7 +82,7 @@ class Gauge:
         found = []
         for m in measurements:
             e = m.environment
-            prompts = [build_prompt(e.skill, task, m.suite.demonstrations) for task in m.tasks]
+            prompts = build_prompts(e.skill, m.tasks, m.suite.demonstrations)
             for n, sampling in ((1, _greedy_sampling(e)), (m.suite.samples, m.suite.sampling)):
                 if n:
                     absent = missing_groups(policy, prompts, n, sampling, self.space.cache)
@@ -92,7 +92,7 @@ class Gauge:
     def measure(self, policy: Policy, m: Measurement, advance: Any) -> list[TaskResult]:
         """Greedy and sampled results of one policy on one suite, one entry a task."""
         e, cache, n = m.environment, self.space.cache, m.suite.samples
-        prompts = [build_prompt(e.skill, task, m.suite.demonstrations) for task in m.tasks]
+        prompts = build_prompts(e.skill, m.tasks, m.suite.demonstrations)
         first = sample_groups(policy, prompts, 1, _greedy_sampling(e), cache)
         advance(len(m.tasks))
         drawn = sample_groups(policy, prompts, n, m.suite.sampling, cache) if n else [[] for _ in m.tasks]
