@@ -13,7 +13,7 @@ from typing import Any
 from rich.console import Console
 
 from rft_ilab.pipeline.cost import minutes, sampling_positions
-from rft_ilab.pipeline.gauge import Gauge, label
+from rft_ilab.pipeline.gauge import Gauge, few_collections, label
 from rft_ilab.pipeline.request import Request, Workspace, local_policy, measure_speed, run_model
 from rft_ilab.pipeline.screen import Screen
 from rft_ilab.regress.gate import judge
@@ -22,6 +22,7 @@ from rft_ilab.store import write_json
 from rft_ilab.types import Policy, Task
 
 
+@few_collections()
 def regress(request: Request, candidate: Path | None = None, *, console: Console) -> dict[str, Any]:
     """Judge ``candidate`` (default: the run's model) against the baseline; writes ``gate/verdict.json``.
 
