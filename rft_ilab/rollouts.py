@@ -125,7 +125,7 @@ def grade_groups(
     if cache is None:
         grades = iter(grader.grade(pairs) if pairs else [])
         return [[Graded(t, r, next(grades)) for r in group] for t, group in zip(tasks, groups, strict=True)]
-    keys = grade_keys(grader, tasks, groups)
+    keys = grade_keys(grader.digest, tasks, groups)
     found = cache.get_many(keys)
     todo = [i for i, key in enumerate(keys) if key not in found]
     fresh = dict(zip(todo, grader.grade([pairs[i] for i in todo]) if todo else [], strict=True))
@@ -135,6 +135,17 @@ def grade_groups(
         for i, (task, rollout) in enumerate(pairs)
     )
     return [list(itertools.islice(graded, len(group))) for group in groups]
+
+
+def cached_grades(
+    grader_digest: str, tasks: Sequence[Task], groups: Sequence[Sequence[Rollout]], cache: Cache
+) -> list[list[Grade | None]]:
+    """What a grader, of which the digest is all that is left, once said of each rollout; None if that is not known."""
+    keys = grade_keys(grader_digest, tasks, groups)
+    found = cache.get_many(keys)
+    rollouts = (rollout for group in groups for rollout in group)
+    grades = (_grade(found[k], r, grader_digest) if k in found else None for k, r in zip(keys, rollouts, strict=True))
+    return [list(itertools.islice(grades, len(group))) for group in groups]
 
 
 def _grade(found: Mapping[str, Any], rollout: Rollout, grader_digest: str) -> Grade:
@@ -172,11 +183,11 @@ def rollout_keys(policy: Policy, prompts: Sequence[Prompt], n: int, s: Sampling)
     return keys
 
 
-def grade_keys(grader: Grader, tasks: Sequence[Task], groups: Sequence[Sequence[Rollout]]) -> list[str]:
+def grade_keys(grader_digest: str, tasks: Sequence[Task], groups: Sequence[Sequence[Rollout]]) -> list[str]:
     """Where the cache has the grade of each rollout: digests of ["grade", grader, task, item, completion, stop]."""
     keys = []
     for task, group in zip(tasks, groups, strict=True):
-        head = _json(["grade", grader.digest, task.id, dict(task.item)])[:-1] if group else ""
+        head = _json(["grade", grader_digest, task.id, dict(task.item)])[:-1] if group else ""
         keys += [_sha256(f'{head},{encode_basestring(r.completion)},"{r.stop}"]') for r in group]
     return keys
 

@@ -3,15 +3,15 @@
     make bench-gate                              # about two minutes
     python tools/bench_gate.py --tasks 100 --skip-simulation
 
-A scratch taxonomy of ``--skills`` skills with ``--tasks`` test tasks each is answered by two scripted models (one greedy
-answer and ``--samples`` random ones a task) through the real gate, which fills the cache. Then ``ilab model regress``
-judges again in fresh processes: it reads skills and tasks, looks up every answer and grade, computes the statistics
+A scratch taxonomy of ``--skills`` skills with ``--tasks`` test tasks each is answered by two scripted models (one
+greedy answer and ``--samples`` random ones a task) through the real gate, which fills the cache. Then ``ilab model
+regress`` judges again in fresh processes: it reads skills and tasks, looks up every answer and grade, computes the statistics
 and writes verdict and report. ``gate_s`` is the median wall time of that, ``peak_rss_mb`` its largest resident set.
 ``warm_regress_s`` is the same on the shipped taxonomy, started by ``make`` as ``make regress`` does.
 
-``false_pass`` and ``false_fail`` are the gate's error rates over ``--repetitions`` made-up pairs of models on ten
-skills: one of the nine watched skills is worse by exactly its margin; nothing differs but chance. The last line is one
-JSON object.
+``false_pass`` and ``false_fail`` are the gate's error rates over ``--repetitions`` made-up pairs of models each, on a
+target that gains and nine watched skills (right or wrong answers, in clusters of two): one watched skill is worse by
+exactly its margin; no watched skill differs but by chance. The last line is one JSON object.
 """
 
 from __future__ import annotations
@@ -20,15 +20,13 @@ import argparse
 import json
 import os
 import random
-import resource
-import shutil
 import statistics
 import subprocess
 import sys
 import sysconfig
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -48,7 +46,23 @@ GRADERS: Mapping[str, dict[str, Any]] = {
         "operation": "eq",
     },
 }
-WORDS = "patient asks about the order that came late and whether it can be sent back before Monday or kept".split()
+WORDS = (
+    "patient",
+    "asks",
+    "about",
+    "the",
+    "order",
+    "that",
+    "came",
+    "late",
+    "and",
+    "whether",
+    "it",
+    "can",
+    "be",
+    "sent",
+    "back",
+)
 RIGHT = {"baseline": 0.7, "candidate": 0.72}
 
 
@@ -95,7 +109,7 @@ class Bench:
             process = subprocess.Popen(
                 command, env=self.environment, cwd=self.root, stdout=subprocess.PIPE, stderr=subprocess.PIPE
             )
-            output, errors = process.communicate()
+            _, errors = process.communicate()
             walls.append(time.perf_counter() - started)
             if b"all answers are cached" not in errors:
                 raise RuntimeError(f"{' '.join(command)}: {errors.decode()[-2000:]}")
@@ -189,6 +203,64 @@ def fill(taxonomy: Path, run: Path, baseline: Path) -> None:
     gate.regress(request, console=Console(stderr=True, quiet=True))
 
 
+def error_rates(repetitions: int, tasks: int = 200, cluster: int = 2, watched: int = 9) -> tuple[float, float]:
+    """Shares of made-up gates that pass with one watched skill worse by its margin, and fail with nothing different.
+
+    Binary scores; whole clusters of ``cluster`` tasks change together. One target, which gains 15 points.
+    """
+    import numpy as np
+
+    from rft_ilab.config import GateSettings
+    from rft_ilab.regress.gate import judge
+    from rft_ilab.regress.verdict import Answer, TargetInput, TaskResult, WatchedInput
+
+    settings, churn, base = GateSettings(), 0.05, 0.7
+    chance = np.random.default_rng(0)
+
+    def sides(loss: float) -> tuple[list[TaskResult], list[TaskResult]]:
+        fate_N = np.repeat(chance.random(-(-tasks // cluster)), cluster)[:tasks]
+        right_N = chance.random(tasks) < base
+        worse, better = churn + max(loss, 0.0), churn + max(-loss, 0.0)
+        down_N, up_N = right_N & (fate_N < worse / base), ~right_N & (fate_N > 1.0 - better / (1.0 - base))
+        return results(right_N), results((right_N & ~down_N) | up_N)
+
+    def results(right_N: Any) -> list[TaskResult]:
+        return [
+            TaskResult(
+                task_id=f"t{i}",
+                group=f"g{i // cluster}",
+                cls=None,
+                reference="",
+                prompt="",
+                greedy=Answer(score=float(right)),
+                sampled=(float(right),) * 2,
+            )
+            for i, right in enumerate(right_N)
+        ]
+
+    def outcome(loss: float) -> str:
+        before, after = sides(-0.15)
+        target = TargetInput(skill="target", before={"zero-shot": before}, after=after)
+        suites = []
+        for number in range(watched):
+            before, after = sides(loss if number == 0 else 0.0)
+            suites.append(
+                WatchedInput(
+                    skill=f"watched {number}",
+                    tier="supporting",
+                    margin=settings.margin,
+                    prompt_label="zero-shot",
+                    before=before,
+                    after=after,
+                )
+            )
+        return str(judge([target], suites, settings, {"id": "b", "name": "b"}, {"id": "c", "name": "c"})["outcome"])
+
+    harmed = [outcome(settings.margin) for _ in range(repetitions)]
+    same = [outcome(0.0) for _ in range(repetitions)]
+    return harmed.count("PASS") / repetitions, same.count("FAIL") / repetitions
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--skills", type=int, default=10)
@@ -222,7 +294,9 @@ def main() -> int:
         )
         rollouts = json.loads((large.run / "manifest.json").read_text())["stages"]["regate"]["rollouts"]
         print(f"{options.skills} skills x {options.tasks} tasks x {options.samples} samples: {rollouts} answers judged")
-    found["alpha"] = GateSettings().alpha
+    if not options.skip_simulation:
+        found["false_pass"], found["false_fail"] = error_rates(options.repetitions)
+    found = {name: round(value, 4) for name, value in found.items()} | {"alpha": GateSettings().alpha}
     print(json.dumps(found))
     return 0
 

@@ -24,6 +24,7 @@ COMMANDS = {
     "ilab model rft": "rft_ilab.cli.train:rft",
     "ilab model regress": "rft_ilab.cli.regress:regress",
     "ilab rft run": "rft_ilab.cli.run:run",
+    "ilab rft regrade": "rft_ilab.cli.regrade:regrade",
     "ilab rft report": "rft_ilab.cli.report:report",
     "ilab rft rollouts": "rft_ilab.cli.rollouts:rollouts",
     "ilab rft compare-controls": "rft_ilab.cli.compare_controls:compare_controls",

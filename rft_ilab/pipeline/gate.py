@@ -77,6 +77,7 @@ def regress(request: Request, candidate: Path | None = None, *, console: Console
             {"id": policy.id, "name": str(directory)},
         )
         facts |= {"outcome": verdict["outcome"], "rollouts": rollouts}
+        facts["graders"] = {e.skill.name: e.skill.grader_digest for e in space.environments}
         write_json(run.path("gate", "verdict.json"), verdict)
         # The verdict of another candidate does not erase what was said of this one.
         write_json(run.path("gate", "verdicts", f"{policy.id.split(':')[1][:12]}.json"), verdict)

@@ -88,7 +88,7 @@ class Gauge:
             e.skill,
             tasks,
             1,
-            _greedy_sampling(e),
+            greedy_sampling(e),
             demonstrations=demonstrations,
             cache=self.space.cache,
         )
@@ -99,7 +99,7 @@ class Gauge:
         for m in measurements:
             e = m.environment
             prompts = build_prompts(e.skill, m.tasks, m.suite.demonstrations)
-            for n, sampling in ((1, _greedy_sampling(e)), (m.suite.samples, m.suite.sampling)):
+            for n, sampling in ((1, greedy_sampling(e)), (m.suite.samples, m.suite.sampling)):
                 if n:
                     absent = missing_groups(policy, prompts, n, sampling, self.space.cache)
                     found.append(([m.tasks[i] for i in absent], n))
@@ -109,7 +109,7 @@ class Gauge:
         """Greedy and sampled results of one policy on one suite, one entry a task."""
         e, cache, n = m.environment, self.space.cache, m.suite.samples
         prompts = build_prompts(e.skill, m.tasks, m.suite.demonstrations)
-        first = sample_groups(policy, prompts, 1, _greedy_sampling(e), cache)
+        first = sample_groups(policy, prompts, 1, greedy_sampling(e), cache)
         advance(len(m.tasks))
         drawn = sample_groups(policy, prompts, n, m.suite.sampling, cache) if n else [[] for _ in m.tasks]
         groups = grade_groups(e.grader, m.tasks, [a + b for a, b in zip(first, drawn, strict=True)], cache)
@@ -132,7 +132,7 @@ class Gauge:
         ]
 
 
-def _greedy_sampling(e: Environment) -> Sampling:
+def greedy_sampling(e: Environment) -> Sampling:
     return Sampling(temperature=0.0, max_tokens=e.settings.max_tokens)
 
 

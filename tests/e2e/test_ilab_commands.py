@@ -22,6 +22,7 @@ COMMANDS = {
     ],
     ("model", "regress"): ["--taxonomy-path", "--run", "--model", "--baseline", "--target"],
     ("rft", "run"): ["--taxonomy-path", "--run", "--model", "--endpoint", "--target", "--seed", "--steps", "--control"],
+    ("rft", "regrade"): ["--taxonomy-path", "--run", "--model", "--baseline", "--target", "--samples", "--examples"],
     ("rft", "report"): ["[RUN]", "--json", "--markdown"],
     ("rft", "rollouts"): ["[RUN]", "--step", "--worst", "--errors", "--json"],
     ("rft", "compare-controls"): ["RUN", "CONTROL..."],

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import random
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -24,7 +23,7 @@ from rft_ilab.store import Cache
 from rft_ilab.synth.agree import judge_generated
 from rft_ilab.synth.screening import held_out
 from rft_ilab.synth.verify import authored, spread_over_classes, verify_answers
-from rft_ilab.types import Grade, Message, Prompt, Rollout, Sampling, Task, digest
+from rft_ilab.types import Message, Prompt, Sampling, digest
 from tests.unit.taxonomies import LABEL_GRADER, make_rollout, make_task, write_skill
 
 
@@ -62,7 +61,7 @@ def test_a_second_collect_pays_nothing_and_says_the_same(tmp_path: Path) -> None
 @given(texts=st.lists(st.text(), min_size=1, max_size=4), temperature=st.floats(0.0, 2.0), count=st.integers(1, 99))
 def test_keys_are_digests_of_everything_that_decides(texts: list[str], temperature: float, count: int) -> None:
     """They are written out by hand; what is cached under the digests stays good."""
-    policy, grader = ScriptedPolicy(lambda prompt, index: "", texts[0]), Constant()
+    policy = ScriptedPolicy(lambda prompt, index: "", texts[0])
     sampling = Sampling(temperature=temperature, max_tokens=count, seed=count + 1)
     messages = tuple(Message("user", text) for text in texts)
     prompt = Prompt(task_id=texts[-1], messages=messages)
@@ -72,15 +71,8 @@ def test_keys_are_digests_of_everything_that_decides(texts: list[str], temperatu
     task = dataclasses.replace(make_task({"b": texts, "a": temperature}), id=texts[0])
     group = [make_rollout(text, task.id) for text in texts]
     item = {"a": temperature, "b": texts}
-    expected = [digest(["grade", grader.digest, task.id, item, text, "eos"]) for text in texts]
-    assert grade_keys(grader, [task], [group]) == expected
-
-
-class Constant:
-    digest = "d" * 64
-
-    def grade(self, pairs: Sequence[tuple[Task, Rollout]]) -> list[Grade]:
-        return []
+    expected = [digest(["grade", "d" * 64, task.id, item, text, "eos"]) for text in texts]
+    assert grade_keys("d" * 64, [task], [group]) == expected
 
 
 def test_a_killed_collect_pays_only_for_the_rest(tmp_path: Path) -> None:
