@@ -5,9 +5,9 @@
 
 A scratch taxonomy of ``--skills`` skills with ``--tasks`` test tasks each is answered by two scripted models (one
 greedy answer and ``--samples`` random ones a task) through the real gate, which fills the cache. Then ``ilab model
-regress`` judges again in fresh processes: it reads skills and tasks, looks up every answer and grade, computes the statistics
-and writes verdict and report. ``gate_s`` is the median wall time of that, ``peak_rss_mb`` its largest resident set.
-``warm_regress_s`` is the same on the shipped taxonomy, started by ``make`` as ``make regress`` does.
+regress`` judges again in fresh processes: it reads skills and tasks, looks up every answer and grade, computes the
+statistics and writes verdict and report. ``gate_s`` is the median wall time of that, ``peak_rss_mb`` its largest
+resident set. ``warm_regress_s`` is the same on the shipped taxonomy, started by ``make`` as ``make regress`` does.
 
 ``false_pass`` and ``false_fail`` are the gate's error rates over ``--repetitions`` made-up pairs of models each, on a
 target that gains and nine watched skills (right or wrong answers, in clusters of two): one watched skill is worse by
