@@ -95,7 +95,7 @@ class Gauge:
 
     def missing(self, policy: Policy, measurements: Sequence[Measurement]) -> list[tuple[Sequence[Task], int]]:
         """What :meth:`measure` would have to ask ``policy``: tasks, and how many answers to each of them."""
-        found = []
+        found: list[tuple[Sequence[Task], int]] = []
         for m in measurements:
             e = m.environment
             prompts = build_prompts(e.skill, m.tasks, m.suite.demonstrations)
