@@ -10,6 +10,7 @@ MODEL ?=
 ENDPOINT ?=
 RUN ?= train$(if $(SEED),-seed$(SEED))
 ARGS ?=
+TASK ?=
 PYTHON ?= python3.11
 PYTEST_ARGS ?=
 
@@ -86,6 +87,10 @@ regrade: $(CONFIG) ## after a change of graders: grade the gate's answers again 
 .PHONY: report
 report: $(CONFIG) ## summary of the run in the terminal; writes report.html into it
 	@$(ILAB) rft report "$(RUN)" $(ARGS)
+
+.PHONY: explain
+explain: $(CONFIG) ## the test tasks whose answer changed sides, or one of them: make explain TASK=3f2a
+	@$(ILAB) rft explain $(if $(TASK),"$(TASK)") --run "$(RUN)" $(ARGS)
 
 .PHONY: ilab
 ilab: $(CONFIG) ## any command of the isolated ilab: make ilab ARGS='model list'

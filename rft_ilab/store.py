@@ -18,6 +18,8 @@ A run directory is the interface between stages (and the only one)::
     adapter/ model/ model.gguf    the result
     gate/verdict.json    the verdict; gate/results.jsonl has one line a (suite, model, task)
     report.html
+
+Beside the runs lies ``history.jsonl``: one line a verdict (rft_ilab/pipeline/history.py).
 """
 
 from __future__ import annotations
@@ -212,6 +214,11 @@ class Run:
         self.manifest["stages"][name] = facts
         self.manifest["peak_rss_mb"] = max(self.manifest.get("peak_rss_mb", 0), peak_rss_mb())
         self.save()
+
+
+def name_of_run(directory: Path) -> str:
+    """How a command names a run: by its name where runs are looked for, else by its path."""
+    return directory.name if directory.parent == user_directory("data") / "runs" else str(directory)
 
 
 def latest_run(runs: Path) -> Path:

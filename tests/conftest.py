@@ -7,6 +7,8 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 os.environ.setdefault("GOMP_SPINCOUNT", "3000")
 # Tests simulate machines without walls; where they run in CI, that would refuse the graders that they bring.
 os.environ["RFT_ILAB_UNTRUSTED"] = "0"
+# Nor shall their verdicts appear on the page of the job.
+os.environ.pop("GITHUB_STEP_SUMMARY", None)
 
 # The plugin that makes skills tests (rft_ilab/pytest_plugin) is tested with pytest's own fixture. It must stand here: a
 # test module cannot bring it, since its options are read before.

@@ -140,7 +140,7 @@ def watched() -> Iterator[Said]:
 
 def position_flop(model: Any) -> float:
     """Floating-point operations of one position in the linear layers of the decoder."""
-    linear = ("Linear", "LoraLinear")
+    linear = ("Linear", "LoraLinear", "PackedLinear")
     return 2.0 * sum(m.weight.numel() for m in model.get_decoder().modules() if type(m).__name__ in linear)
 
 

@@ -87,6 +87,13 @@ training_options = stacked(
     ),
 )
 
+history_option = click.option(
+    "--history",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Also append the verdict to FILE, e.g. one that is kept in the repository: ilab rft history --history FILE.",
+)
+
 
 def check_report_to(ctx: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> str | None:
     """Several --report-to as one value of the setting; None if there is none. Raises BadParameter."""
@@ -116,9 +123,26 @@ control_option = click.option(
 )
 
 
+start_options = stacked(
+    taxonomy_option,
+    run_option,
+    model_option,
+    endpoint_option,
+    target_option,
+    training_options,
+    report_option,
+    control_option,
+)
+
+
 def runs_directory() -> Path:
     """Where runs live that are given by name."""
     return store.user_directory("data") / "runs"
+
+
+def history_file() -> Path:
+    """Where every verdict is appended: beside the runs."""
+    return runs_directory() / "history.jsonl"
 
 
 def run_path(value: str) -> Path:
@@ -184,6 +208,7 @@ def request_for(
     control: str | None = None,
     concurrency: int = CONCURRENCY,
     timeout_s: float = TIMEOUT_S,
+    history: Path | None = None,
     **tables: Mapping[str, Any],
 ) -> Request:
     """Everything the pipeline wants to know. Keyword ``tables`` override settings, see :func:`overridden`."""
@@ -200,6 +225,34 @@ def request_for(
         timeout_s=timeout_s,
         targets=targets,
         control=control or "",
+        histories=(history_file(), *([history] if history else [])),
+    )
+
+
+def start_request(
+    ctx: click.Context,
+    *,
+    taxonomy_path: Path,
+    run_name: str | None,
+    control: str | None,
+    report_to: str | None,
+    model: Path | None,
+    endpoint: str | None,
+    targets: tuple[str, ...],
+    history: Path | None = None,
+    **train: float | None,
+) -> Request:
+    """What the commands with :data:`start_options` ask for; the run is new or resumed, see :func:`startable_run`."""
+    return request_for(
+        taxonomy_path,
+        startable_run(ctx, run_name, control),
+        model=model,
+        endpoint=endpoint,
+        targets=targets,
+        control=control,
+        history=history,
+        train=train,
+        tracking={"report_to": report_to},
     )
 
 

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from rft_ilab.cli.outputs import Outputs, write_job_page
 from rft_ilab.types import EXIT_CODE
 
+if TYPE_CHECKING:
+    from rft_ilab.report.data import RunReport
 
-def write_report(run: Path) -> None:
-    """Write report.html into the run and print the summary on stdout."""
+
+def write_report(run: Path) -> RunReport:
+    """Write report.html into the run and print the summary on stdout; returns what the run holds."""
     from rich.console import Console
 
     from rft_ilab.report import html, load, terminal
@@ -20,9 +24,13 @@ def write_report(run: Path) -> None:
     loaded = load.load_run(run, require_verdict=False)
     html.write_html(loaded, run / "report.html")
     terminal.print_summary(loaded, Console())
+    return loaded
 
 
-def conclude(ctx: click.Context, run: Path, verdict: Mapping[str, Any]) -> None:
-    """Report what the run shows, then exit 0, 1 or 2 for PASS, FAIL or INCONCLUSIVE."""
-    write_report(run)
+def conclude(ctx: click.Context, run: Path, verdict: Mapping[str, Any], **outputs: Path | None) -> None:
+    """Report what the run shows, also where ``outputs`` (see :class:`Outputs`) and GitHub Actions want it; then exit
+    0, 1 or 2 for PASS, FAIL or INCONCLUSIVE."""
+    report = write_report(run)
+    Outputs(**outputs).write(report)
+    write_job_page(report)
     ctx.exit(EXIT_CODE[verdict["outcome"]])

@@ -9,6 +9,7 @@ import click
 from rft_ilab.cli import options
 from rft_ilab.cli.failures import handled
 from rft_ilab.cli.outcome import conclude
+from rft_ilab.cli.outputs import output_options
 
 
 @click.command()
@@ -26,6 +27,8 @@ from rft_ilab.cli.outcome import conclude
 )
 @options.target_option
 @options.samples_option
+@output_options
+@options.history_option
 @click.pass_context
 @handled
 def regress(
@@ -36,6 +39,8 @@ def regress(
     baseline: Path | None,
     targets: tuple[str, ...],
     samples: int | None,
+    history: Path | None,
+    **outputs: Path | None,
 ) -> None:
     """Judge a tuned model: is the target better, and is no other skill worse?
 
@@ -47,5 +52,7 @@ def regress(
     from rft_ilab import pipeline
 
     run = options.existing_run(run_name)
-    request = options.request_for(taxonomy_path, run, model=baseline, targets=targets, gate={"samples": samples})
-    conclude(ctx, run, pipeline.regress(request, candidate=model, console=options.progress()))
+    request = options.request_for(
+        taxonomy_path, run, model=baseline, targets=targets, history=history, gate={"samples": samples}
+    )
+    conclude(ctx, run, pipeline.regress(request, candidate=model, console=options.progress()), **outputs)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import Any
 
 import click
 
@@ -12,29 +12,11 @@ from rft_ilab.cli.outcome import conclude
 
 
 @click.command()
-@options.stacked(
-    options.taxonomy_option,
-    options.run_option,
-    options.model_option,
-    options.endpoint_option,
-    options.target_option,
-    options.training_options,
-    options.report_option,
-    options.control_option,
-)
+@options.start_options
+@options.history_option
 @click.pass_context
 @handled
-def run(
-    ctx: click.Context,
-    taxonomy_path: Path,
-    run_name: str | None,
-    model: Path | None,
-    endpoint: str | None,
-    targets: tuple[str, ...],
-    report_to: str | None,
-    control: str | None,
-    **train: float | None,
-) -> None:
+def run(ctx: click.Context, **wishes: Any) -> None:
     """Do all of it: verified data, training, gate and report.
 
     The same as `ilab data verify`, `ilab model rft`, `ilab model regress` and `ilab rft report` on one run directory.
@@ -44,15 +26,5 @@ def run(
     """
     from rft_ilab import pipeline
 
-    directory = options.startable_run(ctx, run_name, control)
-    request = options.request_for(
-        taxonomy_path,
-        directory,
-        model=model,
-        endpoint=endpoint,
-        targets=targets,
-        control=control,
-        train=train,
-        tracking={"report_to": report_to},
-    )
-    conclude(ctx, directory, pipeline.run_all(request, console=options.progress()))
+    request = options.start_request(ctx, **wishes)
+    conclude(ctx, request.run, pipeline.run_all(request, console=options.progress()))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import Any
 
 import click
 
@@ -11,29 +11,10 @@ from rft_ilab.cli.failures import handled
 
 
 @click.command()
-@options.stacked(
-    options.taxonomy_option,
-    options.run_option,
-    options.model_option,
-    options.endpoint_option,
-    options.target_option,
-    options.training_options,
-    options.report_option,
-    options.control_option,
-)
+@options.start_options
 @click.pass_context
 @handled
-def rft(
-    ctx: click.Context,
-    taxonomy_path: Path,
-    run_name: str | None,
-    model: Path | None,
-    endpoint: str | None,
-    targets: tuple[str, ...],
-    report_to: str | None,
-    control: str | None,
-    **train: float | None,
-) -> None:
+def rft(ctx: click.Context, **wishes: Any) -> None:
     """Tune a model on what its graders reward.
 
     Checks first whether the tasks give a training signal at all, then warms up on verified answers (sampled now unless
@@ -42,15 +23,4 @@ def rft(
     """
     from rft_ilab import pipeline
 
-    run = options.startable_run(ctx, run_name, control)
-    request = options.request_for(
-        taxonomy_path,
-        run,
-        model=model,
-        endpoint=endpoint,
-        targets=targets,
-        control=control,
-        train=train,
-        tracking={"report_to": report_to},
-    )
-    click.echo(pipeline.train(request, console=options.progress()))
+    click.echo(pipeline.train(options.start_request(ctx, **wishes), console=options.progress()))

@@ -6,6 +6,7 @@ does better on the validation split: a skill that the baseline cannot show would
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,11 +15,13 @@ from rich.console import Console
 
 from rft_ilab.pipeline.cost import minutes, sampling_positions
 from rft_ilab.pipeline.gauge import Gauge, few_collections, label
+from rft_ilab.pipeline.history import record
 from rft_ilab.pipeline.request import Request, Workspace, local_policy, measure_speed, run_model
 from rft_ilab.pipeline.screen import Screen
 from rft_ilab.regress.gate import judge
 from rft_ilab.regress.verdict import TargetInput, WatchedInput
-from rft_ilab.store import write_json
+from rft_ilab.results import FILE, Measured, write_results
+from rft_ilab.store import name_of_run, write_json
 from rft_ilab.types import Policy, Task
 
 
@@ -75,12 +78,18 @@ def regress(request: Request, candidate: Path | None = None, *, console: Console
             space.settings.gate,
             {"id": baseline_id, "name": str(baseline_directory)},
             {"id": policy.id, "name": str(directory)},
+            run=name_of_run(run.directory.absolute()),
         )
+        measured: list[Measured] = [(m.suite, "baseline", baseline_id, before[m.suite.digest]) for m in everything]
+        measured += [(m.suite, "candidate", policy.id, after[m.suite.digest]) for m in asked]
+        write_results(run.path(*FILE), measured)
         facts |= {"outcome": verdict["outcome"], "rollouts": rollouts}
+        facts |= {"taxonomy": str(request.taxonomy.absolute()), "command": [Path(sys.argv[0]).name, *sys.argv[1:]]}
         facts["graders"] = {e.skill.name: e.skill.grader_digest for e in space.environments}
         write_json(run.path("gate", "verdict.json"), verdict)
         # The verdict of another candidate does not erase what was said of this one.
         write_json(run.path("gate", "verdicts", f"{policy.id.split(':')[1][:12]}.json"), verdict)
+        record(request, run.directory, verdict, everything, screen)
     return verdict
 
 

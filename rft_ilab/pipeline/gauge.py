@@ -141,8 +141,9 @@ def _score(graded: Graded) -> float | None:
 
 
 def _answer(graded: Graded) -> Answer:
+    grade = graded.grade
     return Answer(
-        score=_score(graded), text=graded.rollout.completion, reason=graded.grade.error or graded.grade.reason
+        score=_score(graded), text=graded.rollout.completion, reason=grade.error or grade.reason, answer=grade.answer
     )
 
 

@@ -27,7 +27,7 @@ from rft_ilab.skills.tasks import MAX_BYTES as MAX_TASKS_BYTES
 from rft_ilab.skills.tasks import load_tasks, scan_tasks
 from rft_ilab.skills.tree import find_skills
 from rft_ilab.store import Cache, Run, user_directory
-from rft_ilab.types import Policy, Rollout, digest
+from rft_ilab.types import Policy, Rollout, Skill, digest
 
 VERSIONED = ("torch", "transformers", "peft", "instructlab")
 
@@ -37,7 +37,7 @@ class Request:
     """One command's wishes. ``model`` None is the embedded model; ``endpoint`` samples the verified data
     (``endpoint_model``, else the first model listed there), with at most ``concurrency`` calls at a time, each given
     ``timeout_s`` seconds; ``targets`` empty means the skills of tier target; ``control`` is one of ``types.CONTROLS``
-    where GRPO's reward is to be replaced.
+    where GRPO's reward is to be replaced. The gate appends its verdict to every file of ``histories``.
     """
 
     taxonomy: Path
@@ -50,6 +50,7 @@ class Request:
     timeout_s: float = 120.0
     targets: tuple[str, ...] = ()
     control: str = ""
+    histories: tuple[Path, ...] = ()
 
 
 class Workspace:
@@ -69,12 +70,7 @@ class Workspace:
             raise SkillError(
                 "no skill of tier target", where=request.taxonomy / "rft.toml", fix="set one, or use --target"
             )
-        environments = [
-            Environment.of(skill, load_tasks(skill), build_grader(skill), request.settings.skill(skill.name))
-            for skill in skills
-        ]
-        for environment in environments:
-            _check_references(environment, self.cache)
+        environments = environments_of(skills, request.settings)
         self.targets = [e for e in environments if e.skill.name in wanted]
         self.watched = [e for e in environments if e.skill.name not in wanted]
         for e in self.targets:
@@ -161,6 +157,17 @@ class Workspace:
     def student(self) -> Policy:
         """Who is to be trained."""
         return local_policy(self.model_directory)
+
+
+def environments_of(skills: Sequence[Skill], settings: Settings) -> list[Environment]:
+    """The skills ready for use. Raises SkillError on a bad one."""
+    environments = [
+        Environment.of(skill, load_tasks(skill), build_grader(skill), settings.skill(skill.name)) for skill in skills
+    ]
+    cache = user_cache()
+    for environment in environments:
+        _check_references(environment, cache)
+    return environments
 
 
 def user_cache() -> Cache:

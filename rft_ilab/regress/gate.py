@@ -8,16 +8,14 @@ The rules with their reasons: ``docs/statistics.md``.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 from rft_ilab.config import GateSettings
-from rft_ilab.regress.pairing import Side, greedy_score
+from rft_ilab.regress.flips import flips_of
 from rft_ilab.regress.target import judge_target
-from rft_ilab.regress.verdict import Flip, TargetInput, TargetRow, Verdict, WatchedInput, WatchedRow
+from rft_ilab.regress.verdict import Flip, FlipCount, TargetInput, TargetRow, Verdict, WatchedInput, WatchedRow
 from rft_ilab.regress.watched import judge_watched
 from rft_ilab.types import Outcome
-
-MAX_FLIPS = 200  # per skill, broken first
 
 
 def judge(
@@ -26,21 +24,23 @@ def judge(
     settings: GateSettings,
     baseline: Mapping[str, Any],
     candidate: Mapping[str, Any],
+    run: str = "",
 ) -> dict[str, Any]:
     """The verdict, ready for JSON (its keys: :class:`~rft_ilab.regress.verdict.Verdict`).
 
-    ``baseline`` and ``candidate`` (``id``, ``name``) are passed through. Raises RunError if the two
-    models did not answer the same tasks of a skill.
+    ``baseline`` and ``candidate`` (``id``, ``name``) are passed through; ``run`` names the run in the commands that
+    explain flips. Raises RunError if the two models did not answer the same tasks of a skill.
     """
     flips: list[Flip] = []
-    target_rows = []
-    for target in targets:
-        row, base = judge_target(target, settings)
-        target_rows.append(row)
-        flips += _flips(target.skill, base, target.after)
+    counts: list[FlipCount] = []
+    judged = [(target.skill, *judge_target(target, settings), target.after) for target in targets]
+    target_rows = [row for _, row, _, _ in judged]
     watched_rows = judge_watched(watched, settings)
-    for item in watched:
-        flips += _flips(item.skill, item.before, item.after)
+    pairs = [(skill, base, after) for skill, _, base, after in judged]
+    for skill, before, after in [*pairs, *((item.skill, item.before, item.after) for item in watched)]:
+        found, count = flips_of(skill, before, after, run)
+        flips += found
+        counts.append(count)
     outcome, reasons = _overall(target_rows, watched_rows)
     verdict = Verdict(
         outcome=outcome,
@@ -51,6 +51,7 @@ def judge(
         targets=target_rows,
         watched=watched_rows,
         flips=sorted(flips, key=lambda flip: flip["direction"] != "broken"),
+        flip_counts=counts,
     )
     return dict(verdict)
 
@@ -79,29 +80,3 @@ def _overall(targets: Sequence[TargetRow], watched: Sequence[WatchedRow]) -> tup
         if row["outcome"] != "PASS"
     ]
     return outcome, reasons
-
-
-def _flips(skill: str, before: Side, after: Side) -> list[Flip]:
-    """Greedy answers whose score fell (first) or rose, the largest moves first; ungraded ones are no flips."""
-    earlier = {result.task_id: result for result in before}
-    flips: list[tuple[float, Flip]] = []
-    for now in after:
-        then = earlier[now.task_id]
-        gain = greedy_score(now) - greedy_score(then)
-        if not (gain < 0.0 or gain > 0.0):  # also NaN
-            continue
-        direction: Literal["fixed", "broken"] = "broken" if gain < 0.0 else "fixed"
-        flip = Flip(
-            skill=skill,
-            task_id=now.task_id,
-            direction=direction,
-            prompt=now.prompt,
-            reference=now.reference,
-            before=then.greedy.text,
-            after=now.greedy.text,
-            before_reason=then.greedy.reason,
-            after_reason=now.greedy.reason,
-        )
-        flips.append((gain, flip))
-    flips.sort(key=lambda pair: (pair[0] > 0.0, -abs(pair[0])))
-    return [flip for _, flip in flips[:MAX_FLIPS]]

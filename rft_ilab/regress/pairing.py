@@ -7,8 +7,10 @@ from collections.abc import Callable, Sequence
 
 from rft_ilab.errors import RunError
 from rft_ilab.regress import statistics
+from rft_ilab.regress.classes import class_means
+from rft_ilab.regress.groups import worst_group
 from rft_ilab.regress.statistics import Difference
-from rft_ilab.regress.verdict import Metric, SampledMetric, TaskResult
+from rft_ilab.regress.verdict import ClassRow, Metric, SampledMetric, TaskResult, WorstGroup
 
 MAX_UNGRADED = 0.05  # share of a suite's tasks; beyond it the suite decides nothing
 MANY_TASKS = 100_000  # advice to collect more than this is no advice
@@ -91,6 +93,27 @@ def metric(difference: Difference | None) -> Metric:
 
 def sampled_metric(difference: Difference | None, after: Side) -> SampledMetric:
     return {**metric(difference), "samples": max((len(result.sampled) for result in after), default=0)}
+
+
+def classes_of(results: Side) -> list[str]:
+    """The class of each task; empty if some have none, because half a classification is none."""
+    classes = [result.cls for result in results if result.cls is not None]
+    return classes if len(classes) == len(results) else []
+
+
+def class_rows(before: Side, after: Side, classes: Sequence[str]) -> list[ClassRow]:
+    """Accuracy per class on both sides; ``classes`` has one class a task, or is empty."""
+    if not classes:
+        return []
+    then = class_means([greedy_score(result) for result in before], classes)
+    now = class_means([greedy_score(result) for result in after], classes)
+    return [{"class": name, "n": n, "before": then[name][1], "after": mean} for name, (n, mean) in now.items()]
+
+
+def worst_group_of(before: Side, after: Side, graded: Sequence[bool]) -> WorstGroup | None:
+    """The group of tasks whose greedy answers lost most; None if none did."""
+    before_N, after_N = [greedy_score(result) for result in before], [greedy_score(result) for result in after]
+    return worst_group(before_N, after_N, [result.group for result in after], graded)
 
 
 def points(difference: Difference) -> str:

@@ -12,6 +12,8 @@ from rft_ilab.regress.pairing import (
     Side,
     advice,
     aligned,
+    class_rows,
+    classes_of,
     compare,
     graded_everywhere,
     greedy_score,
@@ -21,9 +23,10 @@ from rft_ilab.regress.pairing import (
     sampled_score,
     too_few_groups,
     undecidable,
+    worst_group_of,
 )
 from rft_ilab.regress.statistics import Difference
-from rft_ilab.regress.verdict import ClassRow, Macro, TargetInput, TargetRow, TaskResult
+from rft_ilab.regress.verdict import Macro, TargetInput, TargetRow, TaskResult
 from rft_ilab.types import Outcome
 
 MIN_CLASS_N = 15  # tasks that a class needs to count in the macro mean
@@ -49,8 +52,7 @@ def judge_target(target: TargetInput, settings: GateSettings) -> tuple[TargetRow
 
     kept = [result for result, keep in zip(after, graded, strict=True) if keep]
     kept_base = [result for result, keep in zip(bases[label], graded, strict=True) if keep]
-    classes = [result.cls for result in kept if result.cls is not None]
-    classes = classes if len(classes) == len(kept) else []  # half a classification is none
+    classes = classes_of(kept)
     majority, share = by_class.majority(classes) if classes else (None, None)
     versus = _against_constant(kept, classes, majority, alpha)
 
@@ -78,10 +80,11 @@ def judge_target(target: TargetInput, settings: GateSettings) -> tuple[TargetRow
             "p": best_sampled.p_superior() if best_sampled else 1.0,
         },
         macro=_macro(kept_base, kept, classes),
-        classes=_classes(kept_base, kept, classes),
+        classes=class_rows(kept_base, kept, classes),
         majority=share,
         majority_class=majority,
         after_vs_majority={"delta": versus.delta, "ci": [versus.low, versus.high]} if versus else None,
+        worst_group=worst_group_of(bases[label], after, graded),
     )
     return row, bases[label]
 
@@ -146,11 +149,3 @@ def _macro(base: Side, after: Side, classes: Sequence[str]) -> Macro | None:
         "after": by_class.macro_mean(after_N, classes, MIN_CLASS_N),
         "min_class_n": MIN_CLASS_N,
     }
-
-
-def _classes(base: Side, after: Side, classes: Sequence[str]) -> list[ClassRow]:
-    if not classes:
-        return []
-    before = by_class.class_means([greedy_score(r) for r in base], classes)
-    now = by_class.class_means([greedy_score(r) for r in after], classes)
-    return [{"class": name, "n": n, "before": before[name][1], "after": mean} for name, (n, mean) in now.items()]

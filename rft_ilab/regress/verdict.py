@@ -12,11 +12,13 @@ from rft_ilab.types import Outcome, Tier
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
     """One graded greedy completion. ``score`` in [0, 1] is what the gate compares (1 or 0 for right or
-    wrong); None means that the grader failed. ``text`` is the completion, ``reason`` the grader's."""
+    wrong); None means that the grader failed. ``text`` is the completion, ``answer`` what the grader extracted
+    from it (None: nothing), ``reason`` the grader's."""
 
     score: float | None
     text: str = ""
     reason: str = ""
+    answer: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,6 +91,15 @@ class Macro(TypedDict):
 ClassRow = TypedDict("ClassRow", {"class": str, "n": int, "before": float, "after": float})
 
 
+class WorstGroup(TypedDict):
+    """The group of tasks that lost most: its ``n`` tasks and their mean score under either model."""
+
+    group: str
+    n: int
+    before: float
+    after: float
+
+
 class Margin(TypedDict):
     delta: float
     ci: list[float]
@@ -110,6 +121,7 @@ class TargetRow(TypedDict):
     majority: float | None
     majority_class: str | None
     after_vs_majority: Margin | None
+    worst_group: WorstGroup | None
 
 
 class WatchedRow(Metric):
@@ -128,18 +140,42 @@ class WatchedRow(Metric):
     outcome: Outcome
     reason: str
     sampled: SampledMetric
+    classes: list[ClassRow]
+    worst_group: WorstGroup | None
 
 
-class Flip(TypedDict):
+# ``before`` and ``after`` are the completions, ``*_answer`` what the grader extracted (None: nothing). ``command``
+# shows the task with everything that was asked and answered.
+Flip = TypedDict(
+    "Flip",
+    {
+        "skill": str,
+        "task_id": str,
+        "group": str,
+        "class": str | None,
+        "direction": Literal["fixed", "broken"],
+        "prompt": str,
+        "reference": str,
+        "before": str,
+        "after": str,
+        "before_answer": str | None,
+        "after_answer": str | None,
+        "before_score": float | None,
+        "after_score": float | None,
+        "before_reason": str,
+        "after_reason": str,
+        "command": str,
+    },
+)
+
+
+class FlipCount(TypedDict):
+    """How many tasks of a skill flipped, and how many of them ``flips`` lists."""
+
     skill: str
-    task_id: str
-    direction: Literal["fixed", "broken"]
-    prompt: str
-    reference: str
-    before: str
-    after: str
-    before_reason: str
-    after_reason: str
+    broken: int
+    fixed: int
+    listed: int
 
 
 class Verdict(TypedDict):
@@ -153,3 +189,4 @@ class Verdict(TypedDict):
     targets: list[TargetRow]
     watched: list[WatchedRow]
     flips: list[Flip]
+    flip_counts: list[FlipCount]

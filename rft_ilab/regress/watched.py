@@ -9,6 +9,8 @@ from rft_ilab.regress import statistics
 from rft_ilab.regress.pairing import (
     advice,
     aligned,
+    class_rows,
+    classes_of,
     compare,
     graded_everywhere,
     greedy_score,
@@ -18,6 +20,7 @@ from rft_ilab.regress.pairing import (
     sampled_score,
     too_few_groups,
     undecidable,
+    worst_group_of,
 )
 from rft_ilab.regress.statistics import Difference
 from rft_ilab.regress.verdict import WatchedInput, WatchedRow
@@ -50,6 +53,8 @@ def judge_watched(watched: Sequence[WatchedInput], settings: GateSettings) -> li
             outcome, reason = _decide(difference, item.margin, harmless[index], dropped[index], suites, settings)
         drawn = graded_everywhere([before, item.after], sampled_score)
         sampled = compare(before, item.after, sampled_score, drawn, settings.alpha)
+        kept = [result for result, keep in zip(item.after, graded, strict=True) if keep]
+        kept_before = [result for result, keep in zip(before, graded, strict=True) if keep]
         rows.append(
             WatchedRow(
                 skill=item.skill,
@@ -66,6 +71,8 @@ def judge_watched(watched: Sequence[WatchedInput], settings: GateSettings) -> li
                 outcome=outcome,
                 reason=reason,
                 sampled=sampled_metric(sampled, item.after),
+                classes=class_rows(kept_before, kept, classes_of(kept)),
+                worst_group=worst_group_of(before, item.after, graded),
             )
         )
     return rows

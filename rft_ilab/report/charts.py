@@ -36,16 +36,24 @@ def interval_scale(intervals: Sequence[Interval], margins: Sequence[float] = ())
 
 
 def interval_row(
-    name: str, delta: float, ci: Interval, scale: Scale, key: str, margin: float | None = None, style: str = "after"
+    name: str,
+    delta: float,
+    ci: Interval,
+    scale: Scale,
+    key: str,
+    margin: float | None = None,
+    style: str = "after",
+    *,
+    both_sides: bool = False,
 ) -> Markup:
-    """One row of a forest plot: zero line, margin mark, interval and estimate, in points."""
+    """One row of a forest plot: zero line, margin mark (above zero, too, if ``both_sides``), interval and estimate."""
     mid = ROW_PX / 2
     low, high = (scale.across(100 * end) for end in ci)
     parts = [tag("line", x1=scale.across(0), x2=scale.across(0), y1=0, y2=ROW_PX, class_="zero")]
     desc = wording.difference(delta, ci)
     if margin is not None:
-        at = scale.across(-100 * margin)
-        parts.append(tag("line", x1=at, x2=at, y1=0, y2=ROW_PX, class_="margin"))
+        for at in [scale.across(100 * side * margin) for side in ((-1, 1) if both_sides else (-1,))]:
+            parts.append(tag("line", x1=at, x2=at, y1=0, y2=ROW_PX, class_="margin"))
         desc += f"; margin {wording.points(-margin)} points"
     parts.append(tag("line", x1=low, x2=high, y1=mid, y2=mid, class_=f"whisker {style}"))
     for end in (low, high):

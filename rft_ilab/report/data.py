@@ -6,11 +6,14 @@ percent and points. ``None`` always means "the run did not record it", never zer
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from rft_ilab.regress.flips import explain_command
+from rft_ilab.store import name_of_run
 from rft_ilab.types import Outcome, Tier
 
 Interval = tuple[float, float]
@@ -33,11 +36,35 @@ class Change:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PassAtK:
+    """Of ``k`` sampled answers to a task, is one right (``at``), are all (``hat``)?"""
+
+    k: int
+    at: Change
+    hat: Change
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ClassResult:
     name: str
     n: int
     before: float
     after: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorstGroup:
+    """The group of ``n`` tasks that lost most of a suite, with its mean scores."""
+
+    name: str
+    n: int
+    before: float
+    after: float
+
+    @property
+    def telling(self) -> bool:
+        """A group of one task is a flip, not a group."""
+        return self.n > 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +91,8 @@ class TargetResult:
     majority: float | None
     majority_class: str | None
     over_majority: tuple[float, Interval] | None
+    worst: WorstGroup | None = None
+    passes: tuple[PassAtK, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,11 +112,18 @@ class WatchedResult:
     worse: int | None
     outcome: Outcome
     reason: str
+    classes: tuple[ClassResult, ...] = ()
+    worst: WorstGroup | None = None
+    passes: tuple[PassAtK, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Flip:
-    """A test task whose greedy answer changed sides; ``direction`` is ``fixed`` or ``broken``."""
+    """A test task whose greedy answer changed sides; ``direction`` is ``fixed`` or ``broken``.
+
+    ``before`` and ``after`` are the answers, ``*_answer`` what the grader extracted (None: nothing). Older verdicts
+    lack this and the group; those of today are ``detailed``.
+    """
 
     skill: str
     task_id: str
@@ -98,6 +134,30 @@ class Flip:
     after: str
     before_reason: str
     after_reason: str
+    group: str = ""
+    cls: str | None = None
+    before_answer: str | None = None
+    after_answer: str | None = None
+    before_score: float | None = None
+    after_score: float | None = None
+    detailed: bool = False
+
+    @property
+    def loss(self) -> float:
+        """How much of the task was lost; negative if it was fixed."""
+        if self.before_score is None or self.after_score is None:
+            return 1.0 if self.direction == "broken" else -1.0
+        return self.before_score - self.after_score
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FlipCount:
+    """All flips of a skill; ``listed`` of them are in the verdict."""
+
+    skill: str
+    broken: int
+    fixed: int
+    listed: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,6 +170,20 @@ class GateResult:
     targets: tuple[TargetResult, ...]
     watched: tuple[WatchedResult, ...]
     flips: tuple[Flip, ...]
+    flip_counts: tuple[FlipCount, ...] = ()
+
+    @property
+    def fixed_and_broken(self) -> tuple[int, int]:
+        """How many flips of either direction there are; also of those that the verdict does not list."""
+        if self.flip_counts:
+            return sum(c.fixed for c in self.flip_counts), sum(c.broken for c in self.flip_counts)
+        fixed = sum(flip.direction == "fixed" for flip in self.flips)
+        return fixed, len(self.flips) - fixed
+
+    @property
+    def unlisted(self) -> int:
+        """How many flips the verdict leaves out."""
+        return sum(c.fixed + c.broken - c.listed for c in self.flip_counts)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -275,6 +349,21 @@ class RunReport:
         """Which control arm this is; empty for a real run."""
         value = self.manifest.get("control")
         return value if isinstance(value, str) else ""
+
+    def explain_command(self, task_id: str = "") -> str:
+        """The command that shows a task, or lists the flips; not the verdict's, which anybody may have written."""
+        return explain_command(task_id, name_of_run(self.directory))
+
+    @property
+    def gate_command(self) -> str:
+        """The command line that judged last, else the one that started the run; empty if the run does not say."""
+        stages = self.manifest.get("stages")
+        facts = stages.get("regate") or stages.get("gate") if isinstance(stages, dict) else None
+        for found in (facts, self.manifest):
+            command = found.get("command") if isinstance(found, dict) else None
+            if isinstance(command, list):
+                return shlex.join(str(part) for part in command)
+        return ""
 
     @property
     def wall_s(self) -> float:

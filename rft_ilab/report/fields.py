@@ -37,6 +37,9 @@ class Fields:
             raise self._wrong(self._name(key), "text")
         return value
 
+    def maybe_text(self, key: str) -> str | None:
+        return None if self.raw.get(key) is None else self.text(key)
+
     def choice(self, key: str, literal: Any) -> Any:
         """A value of a ``Literal`` type."""
         value = self.raw.get(key)

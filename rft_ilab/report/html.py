@@ -23,6 +23,8 @@ from markupsafe import Markup, escape
 from rft_ilab.report import training, wording
 from rft_ilab.report.charts import before_after_bars, interval_axis, interval_row, interval_scale, share_bar
 from rft_ilab.report.data import Change, ClassResult, Flip, GateResult, RunReport
+from rft_ilab.report.flips import worst_group_first
+from rft_ilab.report.passes import pass_rows
 from rft_ilab.report.svg import Scale
 from rft_ilab.store import write_atomic
 
@@ -87,8 +89,9 @@ def render_html(report: RunReport) -> str:
         policy=f"default-src 'none'; style-src '{_hash(style)}'; script-src '{_hash(script)}'; "
         "base-uri 'none'; form-action 'none'",
         plots=None if gate is None else _plots(gate),
-        classes={} if gate is None else {t.skill: largest_classes(t.classes) for t in gate.targets},
+        classes={} if gate is None else {t.skill: largest_classes(t.classes) for t in wording.judged(gate)},
         flips=() if gate is None else shown_flips(gate.flips),
+        passes=() if gate is None else pass_rows(gate),
         training=training.build(report),
         ledger=_ledger_rows(report),
         first_flips=FIRST_FLIPS,
@@ -120,14 +123,16 @@ def largest_classes(classes: Sequence[ClassResult]) -> Sequence[ClassResult]:
 
 
 def shown_flips(flips: Sequence[Flip]) -> Sequence[Flip]:
-    """The flips that the page holds: broken ones first, as those need a look, then a turn for each skill and class."""
-    turns: Counter[tuple[str, str, str]] = Counter()
+    """The flips that the page holds: broken ones, the worst group first, then a turn for each skill and class."""
+    broken = worst_group_first([flip for flip in flips if flip.direction == "broken"])
+    fixed = [flip for flip in flips if flip.direction != "broken"]
+    turns: Counter[tuple[str, str]] = Counter()
     ranked = []
-    for position, flip in enumerate(flips):
-        kind = (flip.direction, flip.skill, flip.reference)
-        ranked.append((flip.direction != "broken", turns[kind], position))
+    for position, flip in enumerate(fixed):
+        kind = (flip.skill, flip.reference)
+        ranked.append((turns[kind], position))
         turns[kind] += 1
-    return [flips[position] for _, _, position in sorted(ranked)[:MOST_FLIPS]]
+    return [*broken, *(fixed[position] for _, position in sorted(ranked))][:MOST_FLIPS]
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,6 +210,8 @@ def _provenance(report: RunReport) -> list[tuple[str, str]]:
     rows = [("Run", str(report.directory.name))]
     if isinstance(command := manifest.get("command"), list):
         rows.append(("Command", shlex.join(str(part) for part in command)))
+    if report.gate and report.gate_command not in dict(rows).values():
+        rows.append(("Command of the gate", report.gate_command))
     rows += [("Seed", str(manifest["seed"]))] if "seed" in manifest else []
     if report.gate:
         rows += [("Base model", report.gate.baseline), ("Tuned model", report.gate.candidate)]

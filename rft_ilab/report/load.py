@@ -16,6 +16,7 @@ from typing import Any
 from rft_ilab.errors import RunError
 from rft_ilab.report.chosen import parse_attribution, parse_selection
 from rft_ilab.report.data import (
+    GateResult,
     Ledger,
     LedgerExample,
     Rollouts,
@@ -43,14 +44,12 @@ def load_run(directory: Path, *, require_verdict: bool = True) -> RunReport:
     """
     if not directory.is_dir():
         raise RunError("no such run directory", where=directory, fix="list the runs, or start one with: ilab rft run")
-    verdict = directory / "gate" / "verdict.json"
-    if require_verdict and not verdict.exists():
-        raise RunError("no verdict yet", where=directory, fix="finish the run with: ilab model regress")
+    judged = require_verdict or (directory / "gate" / "verdict.json").exists()
     damaged: list[str] = []
     manifest = _manifest(directory / "manifest.json")
     return RunReport(
         directory=directory,
-        gate=parse_verdict(read_json(verdict), verdict) if verdict.exists() else None,
+        gate=load_gate(directory) if judged else None,
         steps=_steps(directory / "rl" / "steps.jsonl", damaged),
         selection=parse_selection(directory / "rl" / "selection.json"),
         attribution=parse_attribution(directory / "rl" / "attribution.json"),
@@ -62,6 +61,14 @@ def load_run(directory: Path, *, require_verdict: bool = True) -> RunReport:
         manifest=manifest.raw,
         damaged=tuple(damaged),
     )
+
+
+def load_gate(run: Path) -> GateResult:
+    """The verdict of a run alone. Raises RunError if there is none, or it has a wrong shape."""
+    path = run / "gate" / "verdict.json"
+    if not path.exists():
+        raise RunError("no verdict yet", where=run, fix="finish the run with: ilab model regress")
+    return parse_verdict(read_json(path), path)
 
 
 def _manifest(path: Path) -> Fields:

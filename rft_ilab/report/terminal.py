@@ -16,8 +16,10 @@ from rich.text import Text
 from rft_ilab.report import wording
 from rft_ilab.report.data import GateResult, RunReport
 from rft_ilab.report.frontier import chosen_sentence
+from rft_ilab.report.passes import pass_rows
 
 STYLES = {"PASS": "green", "FAIL": "red", "INCONCLUSIVE": "yellow"}
+MOST_LINES = 6  # of pass@k, and of worst groups
 WIDE = 100  # from this many columns on, skills are named in full
 
 
@@ -37,6 +39,14 @@ def print_summary(report: RunReport, console: Console, html: Path | None = None)
         fits = console.measure(roomy, options=console.options.update_width(4 * WIDE)).maximum <= console.width
         console.print(roomy if fits else _table(report.gate, full_names=False, gap=0))
         console.print(Text(f"Differences in points of greedy accuracy, {wording.level(report.gate)} intervals."))
+        for row in pass_rows(report.gate, largest=True)[:MOST_LINES]:
+            console.print(Text(wording.one_line(wording.change_sentence(f"{row.skill}, {row.name}", row.change))))
+        for skill, worst in wording.worst_groups(report.gate)[:MOST_LINES]:
+            console.print(Text(f"Worst group of {wording.one_line(wording.worst_sentence(skill, worst))}."))
+        if any(flip.detailed for flip in report.gate.flips):
+            fixed, broken = report.gate.fixed_and_broken
+            said = f"Answers: {broken} broken, {fixed} fixed; {wording.one_line(report.explain_command())}"
+            console.print(Text(said), soft_wrap=True)
     if report.selection and (sentence := chosen_sentence(report.selection)):
         console.print(Text(f"Chosen: {wording.one_line(sentence)}."))
     for entry in report.attribution:

@@ -6,7 +6,18 @@ from pathlib import Path
 from typing import Any
 
 from rft_ilab.errors import RunError
-from rft_ilab.report.data import Change, ClassResult, Flip, GateResult, Macro, TargetResult, WatchedResult
+from rft_ilab.report.data import (
+    Change,
+    ClassResult,
+    Flip,
+    FlipCount,
+    GateResult,
+    Macro,
+    PassAtK,
+    TargetResult,
+    WatchedResult,
+    WorstGroup,
+)
 from rft_ilab.report.fields import Fields
 from rft_ilab.types import Outcome, Tier
 
@@ -23,6 +34,7 @@ def parse_verdict(raw: Any, file: Path) -> GateResult:
         targets=tuple(_target(row) for row in fields.objects("targets")),
         watched=tuple(_watched(row) for row in fields.objects("watched")),
         flips=tuple(_flip(row) for row in fields.objects("flips")),
+        flip_counts=tuple(_flip_count(row) for row in fields.objects("flip_counts")),
     )
 
 
@@ -54,7 +66,6 @@ def _maybe_change(fields: Fields, key: str) -> Change | None:
 def _target(row: Fields) -> TargetResult:
     macro, majority = row.maybe_object("macro"), row.maybe_object("after_vs_majority")
     before, after = (macro.maybe_number("before"), macro.maybe_number("after")) if macro else (None, None)
-    classes = row.objects("classes") if row.raw.get("classes") is not None else ()
     return TargetResult(
         skill=row.text("skill"),
         n=row.count("n"),
@@ -67,13 +78,37 @@ def _target(row: Fields) -> TargetResult:
         macro=None
         if macro is None or before is None or after is None
         else Macro(before=before, after=after, min_class_n=macro.maybe_count("min_class_n")),
-        classes=tuple(
-            ClassResult(name=c.text("class"), n=c.count("n"), before=c.number("before"), after=c.number("after"))
-            for c in classes
-        ),
+        classes=_classes(row),
         majority=row.maybe_number("majority"),
         majority_class=row.text("majority_class", "") or None,
         over_majority=None if majority is None else (majority.number("delta"), majority.interval("ci")),
+        worst=_worst(row),
+        passes=_passes(row),
+    )
+
+
+def _classes(row: Fields) -> tuple[ClassResult, ...]:
+    classes = row.objects("classes") if row.raw.get("classes") is not None else ()
+    return tuple(
+        ClassResult(name=c.text("class"), n=c.count("n"), before=c.number("before"), after=c.number("after"))
+        for c in classes
+    )
+
+
+def _passes(row: Fields) -> tuple[PassAtK, ...]:
+    entries = row.objects("pass_at_k") if row.raw.get("pass_at_k") is not None else ()
+    found = [
+        PassAtK(k=e.count("k"), at=_change(e.object("pass_at")), hat=_change(e.object("pass_hat"))) for e in entries
+    ]
+    return tuple(sorted(found, key=lambda entry: entry.k))
+
+
+def _worst(row: Fields) -> WorstGroup | None:
+    worst = row.maybe_object("worst_group")
+    if worst is None:
+        return None
+    return WorstGroup(
+        name=worst.text("group"), n=worst.count("n"), before=worst.number("before"), after=worst.number("after")
     )
 
 
@@ -92,6 +127,9 @@ def _watched(row: Fields) -> WatchedResult:
         worse=row.maybe_count("worse"),
         outcome=row.choice("outcome", Outcome),
         reason=row.text("reason", ""),
+        classes=_classes(row),
+        worst=_worst(row),
+        passes=_passes(row),
     )
 
 
@@ -99,5 +137,18 @@ def _flip(row: Fields) -> Flip:
     direction = row.text("direction")
     if direction not in ("fixed", "broken"):
         raise RunError(f"{row.place}.direction must be fixed or broken", where=row.file)
-    keys = ("skill", "task_id", "prompt", "reference", "before", "after", "before_reason", "after_reason")
-    return Flip(direction=direction, **{key: row.text(key, "") for key in keys})
+    keys = ("skill", "task_id", "prompt", "reference", "before", "after", "before_reason", "after_reason", "group")
+    return Flip(
+        direction=direction,
+        **{key: row.text(key, "") for key in keys},
+        cls=row.maybe_text("class"),
+        before_answer=row.maybe_text("before_answer"),
+        after_answer=row.maybe_text("after_answer"),
+        before_score=row.maybe_number("before_score"),
+        after_score=row.maybe_number("after_score"),
+        detailed="after_answer" in row.raw,
+    )
+
+
+def _flip_count(row: Fields) -> FlipCount:
+    return FlipCount(skill=row.text("skill"), **{key: row.count(key) for key in ("broken", "fixed", "listed")})

@@ -6,10 +6,20 @@ Fractions become percent with one decimal, differences become points with an int
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Sequence
 
-from rft_ilab.report.data import Attribution, Change, Flip, GateResult, Interval, RunReport, TargetResult, WatchedResult
+from rft_ilab.report.data import (
+    Attribution,
+    Change,
+    GateResult,
+    Interval,
+    RunReport,
+    TargetResult,
+    WatchedResult,
+    WorstGroup,
+)
 
 OUTCOME_WORDS = {
     "PASS": "The target improved and no watched skill fell below its margin.",
@@ -182,10 +192,22 @@ def watched_sentence(gate: GateResult) -> str:
     return "; ".join(parts) + "."
 
 
+def judged(gate: GateResult) -> list[TargetResult | WatchedResult]:
+    """All suites in the order of the verdict."""
+    return [*gate.targets, *gate.watched]
+
+
+def change_sentence(name: str, change: Change) -> str:
+    """
+    >>> change_sentence("x, pass@4", Change(before=0.5, after=0.75, delta=0.25, ci=(0.1, 0.4)))
+    'x, pass@4: 50.0% -> 75.0%, +25.0 points [10.0, 40.0]'
+    """
+    return f"{name}: {percent(change.before)} -> {percent(change.after)}, {difference(change.delta, change.ci)}"
+
+
 def ungraded_sentence(gate: GateResult) -> str:
     """Answers that no grader could judge; they count neither as right nor as wrong."""
-    judged: list[TargetResult | WatchedResult] = [*gate.targets, *gate.watched]
-    found = [(each.skill, each.ungraded) for each in judged if each.ungraded]
+    found = [(each.skill, each.ungraded) for each in judged(gate) if each.ungraded]
     return "Not graded (grader errors, counted neither right nor wrong): " + (
         ", ".join(f"{skill} {n}" for skill, n in found) + "." if found else "none."
     )
@@ -203,7 +225,34 @@ def cost_sentence(report: RunReport) -> str:
     return f"{wall} wall time, {cpu} CPU time, peak memory {peak}"
 
 
-def flip_counts(flips: Sequence[Flip]) -> tuple[int, int]:
-    """How many (fixed, broken)."""
-    fixed = sum(flip.direction == "fixed" for flip in flips)
-    return fixed, len(flips) - fixed
+def worst_sentence(skill: str, worst: WorstGroup) -> str:
+    """
+    >>> worst_sentence("retail/x", WorstGroup(name="t7", n=6, before=1.0, after=0.5))
+    'retail/x: t7, 6 tasks, 100.0% before, 50.0% after'
+    """
+    before, after = percent(worst.before), percent(worst.after)
+    return f"{skill}: {worst.name}, {count(worst.n, 'task')}, {before} before, {after} after"
+
+
+def worst_groups(gate: GateResult) -> list[tuple[str, WorstGroup]]:
+    """The worst group of each suite that has a telling one, the largest loss of score first."""
+    found = [(each.skill, each.worst) for each in judged(gate) if each.worst and each.worst.telling]
+    return sorted(found, key=lambda pair: -pair[1].n * (pair[1].before - pair[1].after))
+
+
+def group_name(group: str) -> str:
+    """The name of a group for people; empty where a task had none and got a digest instead.
+
+    >>> group_name("template-3"), group_name("5f" * 32)
+    ('template-3', '')
+    """
+    return "" if re.fullmatch("[0-9a-f]{64}", group) else group
+
+
+def extracted(answer: str | None) -> str:
+    """What a grader read out of an answer.
+
+    >>> extracted("REFILL"), extracted(None), extracted("")
+    ('REFILL', 'nothing', 'an empty answer')
+    """
+    return "nothing" if answer is None else answer or "an empty answer"

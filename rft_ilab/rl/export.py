@@ -15,7 +15,6 @@ from safetensors.torch import save_file
 from transformers import GenerationConfig
 
 from rft_ilab.disk import PARTIAL, full_disk_named, make_directory, put_in_place
-from rft_ilab.errors import PolicyError
 from rft_ilab.policy.local.gguf_file import write_llama
 from rft_ilab.policy.local.model import LoadedModel
 from rft_ilab.policy.local.sampler import LocalPolicy
@@ -93,7 +92,8 @@ def _fresh_directory(target: Path) -> Iterator[Path]:
 def save_gguf(merged: LoadedModel, prompts: Sequence[Prompt], max_tokens: int, path: Path) -> dict[str, Any]:
     """Export ``merged`` as GGUF and compare greedy answers on ``prompts`` through llama.cpp.
 
-    Returns ``{"checked", "agree"}``. Raises PolicyError, and removes the file, when too few agree.
+    Returns ``{"checked", "agree", "kept"}``; when too few agree the file is removed, since it would be another model
+    than the one that is judged, and ``kept`` is False. Raises PolicyError for a model that the export does not cover.
     """
     write_llama(merged.directory, path)
     ours = [
@@ -101,10 +101,10 @@ def save_gguf(merged: LoadedModel, prompts: Sequence[Prompt], max_tokens: int, p
     ]
     theirs = _llama_cpp_answers(path, merged, prompts, max_tokens)
     agree = sum(a.strip() == b.strip() for a, b in zip(ours, theirs, strict=True))
-    if agree < GGUF_AGREEMENT * len(prompts):
+    kept = agree >= GGUF_AGREEMENT * len(prompts)
+    if not kept:
         path.unlink()
-        raise PolicyError(f"the GGUF answers like the merged model in only {agree} of {len(prompts)} cases", where=path)
-    return {"checked": len(prompts), "agree": agree}
+    return {"checked": len(prompts), "agree": agree, "kept": kept}
 
 
 def _llama_cpp_answers(path: Path, merged: LoadedModel, prompts: Sequence[Prompt], max_tokens: int) -> list[str]:

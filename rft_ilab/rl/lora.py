@@ -14,6 +14,8 @@ from typing import Any
 
 import torch
 
+from rft_ilab.policy.local.packed import Products
+
 TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
 
@@ -27,6 +29,7 @@ class LoraLinear(torch.nn.Module):
         self.bias = base.bias
         self.base = base.weight.detach()
         self.weight = torch.nn.Parameter(self.base.clone(), requires_grad=False)
+        self._products = Products(self.weight)
         like = {"dtype": torch.float32, "device": self.base.device}
         self.lora_A = torch.nn.Parameter(torch.empty(rank, base.in_features, **like))
         self.lora_B = torch.nn.Parameter(torch.zeros(base.out_features, rank, **like))
@@ -41,13 +44,13 @@ class LoraLinear(torch.nn.Module):
         if scale == 0.0:
             self.weight.copy_(self.base)
         else:
-            torch.addmm(self.base, self._low[1], self._low[0], alpha=scale * self.scaling, out=self.weight.data)
+            torch.addmm(self.base, self._low[1], self._low[0], alpha=scale * self.scaling, out=self.weight)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if not torch.is_grad_enabled():
-            return torch.nn.functional.linear(x, self.weight, self.bias)
+            return self._products.straight(x, self.bias)
         out: torch.Tensor = _Merged.apply(  # type: ignore[no-untyped-call]
-            x, self.lora_A, self.lora_B, self.weight, self.bias, *self._low, self.scaling
+            x, self.lora_A, self.lora_B, self._products, self.bias, *self._low, self.scaling
         )
         return out
 
@@ -61,23 +64,27 @@ class _Merged(torch.autograd.Function):
         x: torch.Tensor,
         a: torch.Tensor,
         b: torch.Tensor,
-        weight: torch.Tensor,
+        products: Products,
         bias: torch.Tensor | None,
         low_a: torch.Tensor,
         low_b: torch.Tensor,
         scaling: float,
     ) -> torch.Tensor:
-        ctx.save_for_backward(x, weight, low_a, low_b)
-        ctx.scaling = scaling
-        return torch.nn.functional.linear(x, weight, bias)
+        ctx.save_for_backward(x, low_a, low_b)
+        ctx.products, ctx.scaling = products, scaling
+        return products.straight(x, bias)
 
     @staticmethod
     def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:  # type: ignore[override]
-        x, weight, a, b = ctx.saved_tensors
+        x, a, b = ctx.saved_tensors
         flat_x, flat_grad = x.reshape(-1, x.shape[-1]), grad.reshape(-1, grad.shape[-1])
         d_a = (flat_grad @ b).t() @ flat_x
         d_b = flat_grad.t() @ (flat_x @ a.t())
-        d_x = grad @ weight if ctx.needs_input_grad[0] else None
+        d_x = None
+        if ctx.needs_input_grad[0]:
+            # These weights change with every update. Laid out for the way back they save 13 % of its products in
+            # float32, 4 % in bf16: of a step as small as ours that is what laying out costs, and memory besides.
+            d_x = ctx.products.turned(grad) if grad.dtype is torch.float32 else ctx.products.turned_once(grad)
         return d_x, d_a.float() * ctx.scaling, d_b.float() * ctx.scaling, None, None, None, None, None
 
 

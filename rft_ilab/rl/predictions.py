@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from rft_ilab.policy.local.vocabulary import logit_scale, logits_of
+from rft_ilab.policy.local.vocabulary import hidden_gradient, logits_of
 
 # Rows of logits at a time: 25 MB in float32 at 49,152 tokens. Of 32, 64, 128 and 256 the fastest here.
 ROWS = 128
@@ -49,8 +49,7 @@ def predict(
     plus the sum over rows of ``kl_weight_R`` x KL(policy || reference) - ``entropy_weight_R`` x entropy, exact over the
     vocabulary.
     """
-    rows, scale = len(hidden_RD), logit_scale(model)
-    weight_VD = model.get_output_embeddings().weight
+    rows = len(hidden_RD)
     logprob_K = torch.empty(len(row_K), device=hidden_RD.device)
     entropy_R = torch.empty(rows, device=hidden_RD.device)
     kl_R = None if reference_RD is None else torch.empty_like(entropy_R)
@@ -80,5 +79,5 @@ def predict(
         total_R = torch.zeros(part.stop - part.start, device=row_K.device).index_add_(0, local, slope_K)
         prob_RV *= factor_RV - total_R[:, None]
         prob_RV.index_put_((local, token), slope_K, accumulate=True)
-        grad_RD[part] = (prob_RV.to(weight_VD.dtype) @ weight_VD) / scale
+        grad_RD[part] = hidden_gradient(model, prob_RV)
     return Predictions(logprob_K, entropy_R, kl_R), grad_RD

@@ -335,7 +335,8 @@ class RLStage:
             target = self.targets[0]
             prompts = [build_prompt(target.skill, t, 0) for t in target.validation(GGUF_PROMPTS)]
             facts["gguf"] = save_gguf(merged, prompts, target.settings.max_tokens, self.directory / "model.gguf")
-            self.say(f"GGUF agrees with the merged model on {facts['gguf']['agree']} of {len(prompts)} answers")
+            same = f"with the merged model on {facts['gguf']['agree']} of {len(prompts)} answers"
+            self.say(f"GGUF agrees {same}" if facts["gguf"]["kept"] else f"no GGUF: it agrees {same} only")
         return facts
 
 

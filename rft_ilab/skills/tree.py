@@ -215,14 +215,15 @@ def _json_object(path: Path) -> dict[str, Any]:
 
 def _commit(leaf: Path) -> str:
     """Last commit that touched the leaf, ``+dirty`` if it differs; ``unversioned`` without git."""
-    commit = _git(leaf, "log", "-1", "--format=%H", "--", ".")
+    commit = git(leaf, "log", "-1", "--format=%H", "--", ".")
     if not commit:
         return "unversioned"
-    return commit + ("+dirty" if _git(leaf, "status", "--porcelain", "--", ".") else "")
+    return commit + ("+dirty" if git(leaf, "status", "--porcelain", "--", ".") else "")
 
 
-def _git(leaf: Path, *arguments: str) -> str:
-    command = ["git", "-C", str(leaf), "-c", "core.fsmonitor=false", *arguments]
+def git(directory: Path, *arguments: str) -> str:
+    """What git prints there; empty if there is no git, no repository or no answer within 30 seconds."""
+    command = ["git", "-C", str(directory), "-c", "core.fsmonitor=false", *arguments]
     try:
         done = subprocess.run(
             command,

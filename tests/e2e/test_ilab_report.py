@@ -56,3 +56,14 @@ def test_a_damaged_verdict_is_one_line(ilab, run):
     result = ilab("rft", "report")
     assert result.returncode == 2 and "verdict.json: not valid JSON" in result.stderr
     assert result.stderr.count("\n") == 1
+
+
+def test_flips_and_one_of_them(ilab, run):
+    listed = ilab("rft", "explain", "--run", "finished")
+    assert listed.returncode == 0, listed.stderr
+    assert listed.stdout.startswith("4 broken (right before, wrong now), 100 fixed; the worst group first.")
+    result = ilab("rft", "explain", "6820212c", "--run", "finished")
+    assert result.returncode == 0, result.stderr
+    assert "broken (right before, wrong now)" in result.stdout and "extracted REFILL" in result.stdout
+    result = ilab("rft", "explain", "zz", "--run", "finished")
+    assert result.returncode == 2 and result.stderr.startswith("Error: ") and result.stderr.count("\n") == 1

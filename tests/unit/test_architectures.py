@@ -153,6 +153,14 @@ def test_code_in_a_model_directory_is_neither_run_nor_offered(tmp_path: Path) ->
     assert not (tmp_path / "ran").exists()
 
 
+@pytest.mark.parametrize("content", ['{"version": "1.0", "model', "{}", "[]"])
+def test_a_damaged_tokenizer_is_refused_in_one_line(content: str, tmp_path: Path) -> None:
+    (make_tiny_model(tmp_path) / "tokenizer.json").write_text(content)
+    with pytest.raises(PolicyError, match="its tokenizer cannot be loaded: ") as refused:
+        load_model(tmp_path)
+    assert "\n" not in str(refused.value)
+
+
 def test_a_tokenizer_without_end_of_text_is_refused(tmp_path: Path) -> None:
     make_tiny_model(tmp_path)
     (tmp_path / "special_tokens_map.json").unlink()

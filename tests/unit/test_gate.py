@@ -10,11 +10,25 @@ from typing import Any, get_type_hints
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from rft_ilab.config import GateSettings
 from rft_ilab.errors import RunError
-from rft_ilab.regress.gate import MAX_FLIPS, judge
-from rft_ilab.regress.verdict import Answer, TargetInput, TargetRow, TaskResult, Verdict, WatchedInput, WatchedRow
+from rft_ilab.regress.flips import MAX_FLIPS
+from rft_ilab.regress.gate import judge
+from rft_ilab.regress.groups import worst_group
+from rft_ilab.regress.verdict import (
+    Answer,
+    Flip,
+    FlipCount,
+    TargetInput,
+    TargetRow,
+    TaskResult,
+    Verdict,
+    WatchedInput,
+    WatchedRow,
+)
 from rft_ilab.types import Tier
 
 SETTINGS = GateSettings()
@@ -120,9 +134,8 @@ def test_verdict_has_exactly_the_keys_of_its_contract_and_is_json() -> None:
     assert set(verdict["targets"][0]["greedy"]) == {"before", "before_prompt", "after", "delta", "ci", "p"}
     assert set(verdict["targets"][0]["sampled"]) == set(verdict["targets"][0]["greedy"]) | {"samples"}
     assert set(verdict["watched"][0]["sampled"]) == {"before", "after", "delta", "ci", "samples"}
-    assert set(verdict["flips"][0]) == {
-        "skill", "task_id", "direction", "prompt", "reference", "before", "after", "before_reason", "after_reason",
-    }  # fmt: skip
+    check(verdict["flips"][0], Flip)
+    check(verdict["flip_counts"][0], FlipCount)
 
 
 def test_better_base_is_chosen_apart_for_greedy_and_sampled() -> None:
@@ -291,11 +304,82 @@ def test_sides_must_hold_the_same_tasks() -> None:
 
 def test_flips_are_capped_with_the_broken_ones_first() -> None:
     before, after = [0.0] * 250 + [1.0] * 50, [1.0] * 250 + [0.0] * 50
-    flips = verdict_of([GOOD], [watched(before, after)])["flips"]
+    verdict = verdict_of([GOOD], [watched(before, after)])
+    flips = verdict["flips"]
     mine = [flip for flip in flips if flip["skill"] == "dates/iso"]
     assert len(mine) == MAX_FLIPS and [f["direction"] for f in mine] == ["broken"] * 50 + ["fixed"] * 150
     assert [f["direction"] for f in flips] == sorted(f["direction"] for f in flips)
+    assert verdict["flip_counts"][1] == {"skill": "dates/iso", "broken": 50, "fixed": before.count(0.0), "listed": 200}
     assert mine[0]["task_id"] == "task-250" and mine[0]["before"] == "answer 250 1.0"
+
+
+def test_a_flip_has_everything_that_explains_it() -> None:
+    before, after = results([1.0] * 100), results([1.0] * 99 + [0.0])
+    before[99] = replace(before[99], cls="A", greedy=Answer(score=1.0, text="It is A.", answer="A", reason="right"))
+    after[99] = replace(after[99], cls="A", greedy=Answer(score=0.0, text="hm", answer=None, reason="no label found"))
+    suite = replace(watched([1.0], [1.0]), before=before, after=after)
+    (flip,) = judge([], [suite], SETTINGS, {}, {}, run="two words")["flips"]
+    assert (flip["group"], flip["class"], flip["direction"]) == ("group-99", "A", "broken")
+    assert (flip["before_answer"], flip["before_score"], flip["before_reason"]) == ("A", 1.0, "right")
+    assert (flip["after_answer"], flip["after_score"], flip["after_reason"]) == (None, 0.0, "no label found")
+    assert flip["command"] == "ilab rft explain task-99 --run 'two words'"
+
+
+# ---- the worst group, classes of watched skills ----
+
+
+def grouped(scores: Sequence[float | None], size: int) -> list[TaskResult]:
+    return [replace(result, group=f"template-{i // size}") for i, result in enumerate(results(scores))]
+
+
+def test_the_worst_group_is_the_one_with_the_largest_loss() -> None:
+    before, after = [1.0] * 120, [1.0] * 120
+    after[12:15] = [0.0] * 3  # template-2 loses 3 of 6
+    after[30:32] = [0.0] * 2  # template-5 loses 2 of 6
+    suite = replace(watched([1.0], [1.0]), before=grouped(before, 6), after=grouped(after, 6))
+    (row,) = verdict_of([], [suite])["watched"]
+    assert row["worst_group"] == {"group": "template-2", "n": 6, "before": 1.0, "after": 0.5}
+
+
+def test_no_group_is_the_worst_where_none_lost() -> None:
+    assert verdict_of([GOOD], [watched(first(100, 50), first(100, 60))])["watched"][0]["worst_group"] is None
+    assert verdict_of([], [watched([None] * 100, [1.0] * 100)])["watched"][0]["worst_group"] is None
+
+
+def test_the_worst_group_by_hand() -> None:
+    # a: 0.2 of 2 lost, b: 0.2 of 1, c: gained; d lost most but its loss has no grade
+    before, after = [0.5, 0.7, 1.0, 0.0, 1.0], [0.4, 0.6, 0.8, 1.0, math.nan]
+    groups, graded = ["a", "a", "b", "c", "d"], [True, True, True, True, False]
+    assert worst_group(before, after, groups, graded) == {"group": "b", "n": 1, "before": 1.0, "after": 0.8}
+    assert worst_group([0.3, 0.1], [0.1, 0.3], ["a", "a"], [True, True]) is None  # lost as much as it gained
+    assert worst_group([], [], [], []) is None
+
+
+@given(st.lists(st.tuples(st.sampled_from("abc"), st.floats(0, 1), st.floats(0, 1), st.booleans()), max_size=30))
+def test_no_other_group_lost_more_than_the_worst(rows: list[tuple[str, float, float, bool]]) -> None:
+    worst = worst_group(
+        [b for _, b, _, _ in rows], [a for _, _, a, _ in rows], [g for g, *_ in rows], [k for *_, k in rows]
+    )
+    lost = {g: sum(b - a for name, b, a, kept in rows if kept and name == g) for g in "abc"}
+    if worst is None:
+        assert max(lost.values()) <= 1e-8
+    else:
+        assert worst["n"] * (worst["before"] - worst["after"]) == pytest.approx(max(lost.values()))
+
+
+def test_watched_skills_have_results_per_class() -> None:
+    side = [replace(result, cls=name) for result, name in zip(results([1.0] * 100), labels(100), strict=True)]
+    worse = [replace(r, greedy=replace(r.greedy, score=float(r.cls != "OTHER"))) for r in side]
+    (row,) = verdict_of([], [replace(HELD, before=side, after=worse)])["watched"]
+    assert {c["class"]: (c["before"], c["after"]) for c in row["classes"]} == {
+        "EMERGENCY": (1.0, 1.0),
+        "OTHER": (1.0, 0.0),
+        "REFILL": (1.0, 1.0),
+    }
+    assert sum(c["n"] for c in row["classes"]) == 100
+    half = [replace(worse[0], cls=None), *worse[1:]]
+    (row,) = verdict_of([], [replace(HELD, before=[replace(side[0], cls=None), *side[1:]], after=half)])["watched"]
+    assert row["classes"] == []
 
 
 # ---- error rates ----

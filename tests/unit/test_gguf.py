@@ -34,6 +34,17 @@ def test_llama_cpp_answers_alike(
     assert found["checked"] == 6 and found["agree"] >= 3 and (tmp_path / "model.gguf").exists()
 
 
+def test_a_gguf_that_answers_otherwise_is_removed_and_does_not_stop_a_finished_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded = load_model(make_tiny_model(tmp_path / "model"), torch.float32)
+    prompts = [Prompt(task_id="0", messages=(Message("user", "hello"),))]
+    monkeypatch.setattr("rft_ilab.rl.export._llama_cpp_answers", lambda *_: ["something else"])
+    found = save_gguf(loaded, prompts, 8, tmp_path / "model.gguf")
+    assert found == {"checked": 1, "agree": 0, "kept": False}
+    assert not (tmp_path / "model.gguf").exists()
+
+
 @pytest.mark.parametrize(
     ("config", "why"),
     [

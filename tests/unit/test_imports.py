@@ -28,6 +28,7 @@ ORDER = [
     ["difficulty"],
     ["rollouts"],
     ["synth", "rl", "regress"],
+    ["results"],
     ["scaleout"],
     ["report"],
     ["pipeline"],

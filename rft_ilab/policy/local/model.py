@@ -19,6 +19,7 @@ from rft_ilab.policy.local.identity import (
     remember_format,
     remembered_format,
 )
+from rft_ilab.policy.local.packed import pack
 from rft_ilab.policy.local.trie import build_trie
 from rft_ilab.types import Message
 
@@ -143,6 +144,9 @@ def load_model(directory: Path, dtype: torch.dtype | None = None) -> LoadedModel
 
     try:
         tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
+    except Exception as error:  # nothing more special comes from the tokenizers library for a broken file
+        raise _unloadable("its tokenizer cannot be loaded", error, directory) from error
+    try:
         model = AutoModelForCausalLM.from_pretrained(
             directory,
             local_files_only=True,
@@ -156,8 +160,7 @@ def load_model(directory: Path, dtype: torch.dtype | None = None) -> LoadedModel
     except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
         if isinstance(error, KeyError) and error.args == (attention.NAME,):
             raise faithful.refusal("its attention cannot be replaced", directory) from error
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise PolicyError(f"cannot be loaded: {first[:200]}", where=directory) from error
+        raise _unloadable("cannot be loaded", error, directory) from error
     if not tokenizer.chat_template:
         raise PolicyError("its tokenizer has no chat template", where=directory, fix="use an instruction-tuned model")
     _check_template(tokenizer, directory)
@@ -168,8 +171,14 @@ def load_model(directory: Path, dtype: torch.dtype | None = None) -> LoadedModel
     if torch.cuda.is_available():
         model = model.cuda()
     model.eval().requires_grad_(False)
+    pack(model)
     faithful.refuse_unfaithful(model, directory)
     return LoadedModel(model, tokenizer, frozenset(eos), directory_digest(directory), directory)
+
+
+def _unloadable(what: str, error: Exception, directory: Path) -> PolicyError:
+    first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    return PolicyError(f"{what}: {first[:200]}", where=directory, fix="copy or train the model again")
 
 
 def positions_per_second(loaded: LoadedModel) -> float:
