@@ -11,7 +11,8 @@ resident set. ``warm_regress_s`` is the same on the shipped taxonomy, started by
 
 ``false_pass`` and ``false_fail`` are the gate's error rates over ``--repetitions`` made-up pairs of models each, on a
 target that gains and nine watched skills (right or wrong answers, in clusters of two): one watched skill is worse by
-exactly its margin; no watched skill differs but by chance. The last line is one JSON object.
+exactly its margin; no watched skill differs but by chance. CPU times stand beside the wall times, for
+machines that others use, too. The last line is one JSON object.
 """
 
 from __future__ import annotations
@@ -101,20 +102,24 @@ class Bench:
         command = [sys.executable, __file__, "--fill", str(taxonomy), str(self.run), str(self.model("baseline"))]
         subprocess.run(command, check=True, env=self.environment, stdout=subprocess.DEVNULL)
 
-    def timed(self, command: list[str], rounds: int) -> tuple[float, float]:
-        """Median wall time (s) and largest resident set (MiB) of ``rounds`` processes. Raises where one fails."""
-        walls, peak = [], 0.0
+    def timed(self, command: list[str], rounds: int) -> tuple[float, float, float]:
+        """Of ``rounds`` processes: median wall and CPU time (s), largest resident set (MiB). Raises if one fails."""
+        walls, cpus, peak = [], [], 0
         for _ in range(rounds):
-            started = time.perf_counter()
-            process = subprocess.Popen(
-                command, env=self.environment, cwd=self.root, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-            )
-            _, errors = process.communicate()
-            walls.append(time.perf_counter() - started)
-            if b"all answers are cached" not in errors:
-                raise RuntimeError(f"{' '.join(command)}: {errors.decode()[-2000:]}")
-            peak = max(peak, json.loads((self.run / "manifest.json").read_text())["peak_rss_mb"])
-        return statistics.median(walls), peak
+            with tempfile.TemporaryFile() as said:
+                started = time.perf_counter()
+                process = subprocess.Popen(
+                    command, env=self.environment, cwd=self.root, stdout=subprocess.DEVNULL, stderr=said
+                )
+                _, _, used = os.wait4(process.pid, 0)
+                walls.append(time.perf_counter() - started)
+                process.returncode = 0  # it has been waited for
+                said.seek(0)
+                if b"all answers are cached" not in (errors := said.read()):
+                    raise RuntimeError(f"{' '.join(command)}: {errors.decode()[-2000:]}")
+            cpus.append(used.ru_utime + used.ru_stime)
+            peak = max(peak, used.ru_maxrss)
+        return statistics.median(walls), statistics.median(cpus), peak / 1024
 
 
 def write_model(directory: Path, name: str) -> None:
@@ -288,10 +293,10 @@ def main() -> int:
             print(f"{bench.root.name}: answered in {time.perf_counter() - started:.1f} s", flush=True)
         makefile = shipped.root / "Makefile"
         makefile.write_text("regress:\n\t@" + " ".join(shipped.ilab("model", "regress", "--run", RUN)) + " || true\n")
-        found["warm_regress_s"], _ = shipped.timed(["make", "-s", "-C", str(shipped.root), "regress"], options.rounds)
-        found["gate_s"], found["peak_rss_mb"] = large.timed(
-            large.ilab("model", "regress", "--run", RUN), options.rounds
-        )
+        warm = ["make", "-s", "-C", str(shipped.root), "regress"]
+        found["warm_regress_s"], found["warm_regress_cpu_s"], _ = shipped.timed(warm, options.rounds)
+        gate = large.ilab("model", "regress", "--run", RUN)
+        found["gate_s"], found["gate_cpu_s"], found["peak_rss_mb"] = large.timed(gate, options.rounds)
         rollouts = json.loads((large.run / "manifest.json").read_text())["stages"]["regate"]["rollouts"]
         print(f"{options.skills} skills x {options.tasks} tasks x {options.samples} samples: {rollouts} answers judged")
     if not options.skip_simulation:
