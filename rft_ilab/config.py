@@ -46,6 +46,20 @@ class GateSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SuiteSettings:
+    """One ``[suites.NAME]`` table: a ready suite that every gate measures, too (``docs/suites.md``).
+
+    ``limit`` tests that many of its tasks, drawn by content (None: all); ``max_tokens`` None is the suite's own;
+    ``demonstrations`` are rows of the suite that are not tested. ``margin`` None means the gate's default."""
+
+    tier: Literal["critical", "supporting", "advisory"] = "supporting"
+    margin: float | None = None
+    limit: int | None = None
+    max_tokens: int | None = None
+    demonstrations: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DataSettings:
     """Verified sampling: ``samples`` completions of up to ``tasks`` training tasks of the target
     (and ``watched_tasks`` of every other skill, for replay), of which ``keep_per_class`` are kept.
@@ -127,9 +141,10 @@ class TrackingSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """The whole file. ``skills`` maps skill names to their tables."""
+    """The whole file. ``skills`` and ``suites`` map names to their tables."""
 
     skills: Mapping[str, SkillSettings] = field(default_factory=dict)
+    suites: Mapping[str, SuiteSettings] = field(default_factory=dict)
     gate: GateSettings = GateSettings()
     data: DataSettings = DataSettings()
     train: TrainSettings = TrainSettings()
@@ -162,6 +177,14 @@ def load_settings(taxonomy: Path) -> Settings:
     for name, skill in parsed.items():
         if skill.max_tokens < 1:
             raise SkillError(f"'max_tokens' in [skills.\"{name}\"] must be at least 1", where=path)
+    suites = tables.pop("suites", {})
+    if not isinstance(suites, dict):
+        raise SkillError("suites must be a table of tables", where=path, fix="write [suites.gsm8k]")
+    asked = {name: _table(SuiteSettings, value, f"suites.{name}", path) for name, value in suites.items()}
+    for name, suite in asked.items():
+        for key in ("limit", "max_tokens"):
+            if getattr(suite, key) == 0:
+                raise SkillError(f"{key!r} in [suites.{name}] must be at least 1", where=path)
     data = _table(DataSettings, tables.get("data", {}), "data", path)
     for key in ("samples", "agree", "agree_of"):
         if getattr(data, key) < 1:
@@ -175,7 +198,8 @@ def load_settings(taxonomy: Path) -> Settings:
             raise SkillError(f"{key!r} in [train] must be at least {least}", where=path)
     parts = {"gate": GateSettings, "data": DataSettings, "train": TrainSettings, "tracking": TrackingSettings}
     if unknown := set(tables) - set(parts):
-        raise SkillError(f"unknown table [{min(unknown)}]", where=path, fix=f"known: skills, {', '.join(parts)}")
+        known = f"known: skills, suites, {', '.join(parts)}"
+        raise SkillError(f"unknown table [{min(unknown)}]", where=path, fix=known)
     tracking = _table(TrackingSettings, tables.get("tracking", {}), "tracking", path)
     try:
         tracker_names(tracking.report_to)
@@ -183,6 +207,7 @@ def load_settings(taxonomy: Path) -> Settings:
         raise SkillError(f"'report_to' in [tracking]: {error}", where=path) from error
     return Settings(
         skills=parsed,
+        suites=asked,
         gate=_table(GateSettings, tables.get("gate", {}), "gate", path),
         data=data,
         train=train,
@@ -219,9 +244,8 @@ def _table(cls: type[T], value: Any, name: str, path: Path) -> T:
         choices = get_args(hints[key]) if get_origin(hints[key]) is Literal else ()
         if choices and item not in choices:
             raise SkillError(f"unknown {key} {item!r} in [{name}]", where=path, fix=f"one of {choices}")
-        wanted: tuple[type, ...] = {"int": (int,), "float": (int, float), "float | None": (int, float)}.get(
-            str(fields[key].type), (str,)
-        )
+        kinds: Mapping[str, tuple[type, ...]] = {"int": (int,), "float": (int, float)}
+        wanted = kinds.get(str(fields[key].type).removesuffix(" | None"), (str,))
         if not isinstance(item, wanted) or isinstance(item, bool):
             raise SkillError(f"{key!r} in [{name}] must be {' or '.join(w.__name__ for w in wanted)}", where=path)
         if isinstance(item, int | float) and item < 0:

@@ -221,12 +221,14 @@ def name_of_run(directory: Path) -> str:
     return directory.name if directory.parent == user_directory("data") / "runs" else str(directory)
 
 
-def latest_run(runs: Path) -> Path:
-    """The newest run below ``runs``. Raises RunError if there is none."""
-    found = sorted(runs.glob("*/manifest.json"), key=lambda p: p.stat().st_mtime)
-    if not found:
-        raise RunError("no run here yet", where=runs, fix="start one with: ilab rft run")
-    return found[-1].parent
+def latest_run(runs: Path, *, trained: bool = False) -> Path:
+    """The newest run below ``runs``; with ``trained`` not one that a gate without training made. Raises RunError."""
+    found = sorted(runs.glob("*/manifest.json"), key=lambda p: p.stat().st_mtime, reverse=True)
+    for path in found:
+        if trained and (manifest := read_json(path)) and isinstance(manifest, dict) and manifest.get("kind") == "gate":
+            continue
+        return path.parent
+    raise RunError("no run here yet", where=runs, fix="start one with: ilab rft run")
 
 
 def _cpu_seconds() -> float:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import click
 
-from rft_ilab.config import DataSettings, GateSettings, SkillSettings, TrackingSettings, TrainSettings
+from rft_ilab.config import DataSettings, GateSettings, SkillSettings, SuiteSettings, TrackingSettings, TrainSettings
 
 TARGET = Path(__file__).resolve().parents[1] / "docs" / "reference.md"
 COMMANDS = {
@@ -24,6 +24,10 @@ COMMANDS = {
     "ilab model rft": "rft_ilab.cli.train:rft",
     "ilab model regress": "rft_ilab.cli.regress:regress",
     "ilab rft run": "rft_ilab.cli.run:run",
+    "ilab rft baseline": "rft_ilab.cli.baseline:baseline",
+    "ilab rft baseline save": "rft_ilab.cli.baseline:save",
+    "ilab rft baseline list": "rft_ilab.cli.baseline:list_",
+    "ilab rft baseline show": "rft_ilab.cli.baseline:show",
     "ilab rft regrade": "rft_ilab.cli.regrade:regrade",
     "ilab rft report": "rft_ilab.cli.report:report",
     "ilab rft explain": "rft_ilab.cli.explain:explain",
@@ -33,11 +37,13 @@ COMMANDS = {
     "ilab rft compare-controls": "rft_ilab.cli.compare_controls:compare_controls",
     "ilab rft grader-test": "rft_ilab.cli.grader_test:grader_test",
     "ilab rft serve-graders": "rft_ilab.cli.serve_graders:serve_graders",
+    "ilab rft suites": "rft_ilab.cli.suites:suites",
     "ilab rft doctor": "rft_ilab.cli.doctor:doctor",
 }
 TABLES = {
     '[skills."area/name"]': SkillSettings,
     "[gate]": GateSettings,
+    "[suites.NAME]": SuiteSettings,
     "[data]": DataSettings,
     "[train]": TrainSettings,
     "[tracking]": TrackingSettings,

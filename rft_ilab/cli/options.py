@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from rft_ilab.pipeline import Request
+    from rft_ilab.pipeline.judging import Base
 
 # Of an endpoint: calls at a time, and seconds of silence after which one is tried again.
 CONCURRENCY, TIMEOUT_S = 16, 120.0
@@ -75,6 +76,20 @@ target_option = click.option(
     help="Skill to learn, e.g. healthcare/patient_triage; may be repeated. "
     "[default: the skills of tier target in rft.toml]",
 )
+suite_option = click.option(
+    "--suite",
+    "suites",
+    metavar="NAME[:LIMIT]",
+    multiple=True,
+    help="Ready suite to watch, too: gsm8k, ifeval, bbh, reasoning_gym or lm_eval:TASK, or no more than LIMIT of its "
+    "tasks; may be repeated; none leaves out those of rft.toml. [default: the [suites] of rft.toml]",
+)
+lm_eval_include_option = click.option(
+    "--lm-eval-include",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="Directory of further tasks of lm-evaluation-harness. Code that they name is run.",
+)
+no_target_option = click.option("--no-target", is_flag=True, help="No skill is to be better; none may be worse.")
 seed_option = click.option("--seed", type=click.IntRange(min=0), help="Seed of sampling and training.")
 tasks_option = click.option("--tasks", type=click.IntRange(min=1), help="Training tasks to sample answers for.")
 samples_option = click.option("--samples", type=click.IntRange(min=1), help="Answers sampled for each task.")
@@ -153,9 +168,9 @@ def run_path(value: str) -> Path:
     return Path(value).expanduser() if is_path else runs_directory() / value
 
 
-def existing_run(value: str | None) -> Path:
-    """The run of that name or path, else the latest. Raises RunError if there is none."""
-    directory = run_path(value) if value else store.latest_run(runs_directory())
+def existing_run(value: str | None, *, trained: bool = False) -> Path:
+    """The run of that name or path, else the latest (``trained``: that trained). Raises RunError if there is none."""
+    directory = run_path(value) if value else store.latest_run(runs_directory(), trained=trained)
     if not (directory / "manifest.json").exists():
         raise RunError("no such run", where=directory, fix=f"runs are in {runs_directory()}")
     return directory
@@ -205,26 +220,38 @@ def request_for(
     endpoint: str | None = None,
     endpoint_model: str | None = None,
     targets: tuple[str, ...] = (),
+    no_target: bool = False,
+    baseline: str = "",
+    base: Base | None = None,
     control: str | None = None,
     concurrency: int = CONCURRENCY,
     timeout_s: float = TIMEOUT_S,
+    suites: tuple[str, ...] = (),
+    lm_eval_include: Path | None = None,
     history: Path | None = None,
     **tables: Mapping[str, Any],
 ) -> Request:
-    """Everything the pipeline wants to know. Keyword ``tables`` override settings, see :func:`overridden`."""
+    """Everything the pipeline wants to know. Keyword ``tables`` override settings, see :func:`overridden`; those of
+    ``base``, where there is one, instead of the taxonomy's own."""
     from rft_ilab.pipeline import Request
+    from rft_ilab.suites import parse_suites
 
+    settings = overridden(base.settings(), **tables) if base else load_settings(taxonomy, **tables)
     return Request(
         taxonomy=taxonomy,
         run=run,
-        settings=load_settings(taxonomy, **tables),
+        settings=dataclasses.replace(settings, suites=parse_suites(suites, settings.suites)),
         model=model,
         endpoint=endpoint,
         endpoint_model=endpoint_model,
         concurrency=concurrency,
         timeout_s=timeout_s,
         targets=targets,
+        no_target=no_target,
+        baseline=baseline,
+        base=base,
         control=control or "",
+        lm_eval_include=lm_eval_include,
         histories=(history_file(), *([history] if history else [])),
     )
 

@@ -31,7 +31,10 @@ if TYPE_CHECKING:
     help="Model directory that it was compared with. [default: the model that the run started from]",
 )
 @options.target_option
+@options.no_target_option
 @options.samples_option
+@options.suite_option
+@options.lm_eval_include_option
 @click.option(
     "--examples", type=click.IntRange(min=0), default=3, show_default=True, help="Changed grades to show of a skill."
 )
@@ -44,7 +47,10 @@ def regrade(
     model: Path | None,
     baseline: Path | None,
     targets: tuple[str, ...],
+    no_target: bool,
     samples: int | None,
+    suites: tuple[str, ...],
+    lm_eval_include: Path | None,
     examples: int,
 ) -> None:
     """Judge a run again after a change of graders, without asking a model.
@@ -58,14 +64,23 @@ def regrade(
     from rft_ilab.pipeline.regrade import regrade as regraded
 
     run = options.existing_run(run_name)
-    request = options.request_for(taxonomy_path, run, model=baseline, targets=targets, gate={"samples": samples})
+    request = options.request_for(
+        taxonomy_path,
+        run,
+        model=baseline,
+        targets=targets,
+        no_target=no_target,
+        suites=suites,
+        lm_eval_include=lm_eval_include,
+        gate={"samples": samples},
+    )
     given: list[tuple[str, object]] = [("--run", run_name or run), ("--model", model), ("--baseline", baseline)]
-    given += [("--samples", samples), *(("--target", target) for target in targets)]
+    given += [("--samples", samples), ("--lm-eval-include", lm_eval_include)]
+    given += [("--target", target) for target in targets] + [("--suite", suite) for suite in suites]
     if ctx.get_parameter_source("taxonomy_path") is click.core.ParameterSource.COMMANDLINE:
         given.append(("--taxonomy-path", taxonomy_path))
-    command = shlex.join(
-        ["ilab", "model", "regress", *(str(part) for pair in given if pair[1] is not None for part in pair)]
-    )
+    words = [str(part) for pair in given if pair[1] is not None for part in pair]
+    command = shlex.join(["ilab", "model", "regress", *words, *(["--no-target"] if no_target else [])])
     found, verdict = regraded(request, model, command=command, examples=examples, console=options.progress())
     click.echo("\n".join(line for skill in found for line in described(skill)) or "No grader has changed.")
     conclude(ctx, run, verdict)

@@ -10,17 +10,33 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from rft_ilab.pipeline.baselines import save_baseline
     from rft_ilab.pipeline.gate import regress
     from rft_ilab.pipeline.generated import verify_generated
+    from rft_ilab.pipeline.judging import base_tree
     from rft_ilab.pipeline.request import Request
     from rft_ilab.pipeline.stages import run_all, train, verify_data
+    from rft_ilab.pipeline.standalone import gate_run
 
-__all__ = ["Request", "regress", "run_all", "train", "verify_data", "verify_generated"]
+__all__ = [
+    "Request",
+    "base_tree",
+    "gate_run",
+    "regress",
+    "run_all",
+    "save_baseline",
+    "train",
+    "verify_data",
+    "verify_generated",
+]
 
 _PLACES = {
     "Request": "request",
+    "base_tree": "judging",
+    "gate_run": "standalone",
     "regress": "gate",
     "run_all": "stages",
+    "save_baseline": "baselines",
     "train": "stages",
     "verify_data": "stages",
     "verify_generated": "generated",

@@ -16,10 +16,15 @@ TRAIN_FACTOR = 3.0
 DECODE_FACTOR = 2.0
 
 
-def sampling_positions(tasks: Sequence[Task], samples: float) -> float:
-    """Positions to prefill and decode ``samples`` answers of reference length to each task; prefixes are shared."""
+def sampling_positions(tasks: Sequence[Task], samples: float, answer_tokens: float | None = None) -> float:
+    """Positions to prefill and decode ``samples`` answers to each task; prefixes are shared.
+
+    Answers are as long as the references, unless ``answer_tokens`` says how long.
+    """
     prompt = sum(len(t.messages[-1].content) for t in tasks) / CHARACTERS_PER_TOKEN + 8 * len(tasks)
     answers = sum(len(t.reference) for t in tasks) / CHARACTERS_PER_TOKEN + 2 * len(tasks)
+    if answer_tokens is not None:
+        answers = answer_tokens * len(tasks)
     return prompt + DECODE_FACTOR * samples * answers
 
 

@@ -11,6 +11,7 @@ from rft_ilab.config import load_settings
 from rft_ilab.errors import RunError
 from rft_ilab.grading.engine import build_grader
 from rft_ilab.pipeline.request import local_policy
+from rft_ilab.pipeline.suites import suite_of
 from rft_ilab.regress.verdict import Answer
 from rft_ilab.report.explained import Again, Explanation, Graded, Seen
 from rft_ilab.results import FILE, Result, read_results
@@ -22,6 +23,7 @@ from rft_ilab.types import Message, Policy, Prompt, Rollout, Sampling, Task
 
 NO_TASK = "the task is not in this taxonomy: demonstrations, system message and draws cannot be shown"
 NO_DRAWS = "the text of the draws is no longer in the cache; --again draws anew"
+STORED = "the baseline's results are stored in the repository; its model is not asked again"
 REGRADED = "the grader of today grades the draws otherwise than the gate did; what the gate said is shown"
 
 
@@ -115,9 +117,13 @@ def _place(taxonomy: Path, result: Result) -> Place | None:
         return None
     settings = load_settings(taxonomy)
     skill = next((s for s in find_skills(taxonomy, settings) if s.name == result.suite), None)
+    environment: Environment | None
     if skill is None:
+        environment = suite_of(result.suite, settings, result.demonstrations)
+    else:
+        environment = Environment.of(skill, load_tasks(skill), build_grader(skill), settings.skill(skill.name))
+    if environment is None:
         return None
-    environment = Environment.of(skill, load_tasks(skill), build_grader(skill), settings.skill(skill.name))
     task = next((task for task in environment.tasks if task.id == result.task_id), None)
     return None if task is None else Place(environment, task, Cache(user_directory("cache") / "results.sqlite"))
 
@@ -184,6 +190,9 @@ def _asked_again(
     """The same questions to the same models, one model in memory at a time."""
     answered = list(seens)
     for side in ("baseline", "candidate"):
+        if "stored" in verdict[side]:
+            notes.append(STORED)
+            continue
         policy = local_policy(Path(verdict[side]["name"]))
         for i, result in enumerate(results):
             if result.side == side:

@@ -8,11 +8,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from rft_ilab.pipeline.cost import sampling_positions
 from rft_ilab.pipeline.request import Workspace
 from rft_ilab.pipeline.screen import Screen
 from rft_ilab.regress.verdict import Answer, TaskResult
 from rft_ilab.rollouts import Environment, Graded, collect, grade_groups, missing_groups, sample_groups
 from rft_ilab.skills.tasks import build_prompts
+from rft_ilab.suites import answering
 from rft_ilab.types import Policy, Sampling, Suite, Task
 
 VAL_TASKS = 24
@@ -29,6 +31,19 @@ class Measurement:
     @property
     def calls(self) -> int:
         return len(self.tasks)
+
+    @property
+    def positions(self) -> float:
+        """What one policy has to compute for it, about."""
+        return sampling_positions(self.tasks, 1 + self.suite.samples, getattr(self.environment, "answer_tokens", None))
+
+
+@dataclass(frozen=True, slots=True)
+class Missing:
+    """Answers that are not in the cache, and about how many token positions they cost."""
+
+    answers: int
+    positions: float
 
 
 @contextmanager
@@ -93,21 +108,24 @@ class Gauge:
             cache=self.space.cache,
         )
 
-    def missing(self, policy: Policy, measurements: Sequence[Measurement]) -> list[tuple[Sequence[Task], int]]:
-        """What :meth:`measure` would have to ask ``policy``: tasks, and how many answers to each of them."""
-        found: list[tuple[Sequence[Task], int]] = []
+    def missing(self, policy: Policy, measurements: Sequence[Measurement]) -> list[Missing]:
+        """What :meth:`measure` would have to ask ``policy``."""
+        found = []
         for m in measurements:
             e = m.environment
             prompts = build_prompts(e.skill, m.tasks, m.suite.demonstrations)
             for n, sampling in ((1, greedy_sampling(e)), (m.suite.samples, m.suite.sampling)):
-                if n:
-                    absent = missing_groups(policy, prompts, n, sampling, self.space.cache)
-                    found.append(([m.tasks[i] for i in absent], n))
+                absent = missing_groups(answering(policy, e), prompts, n, sampling, self.space.cache) if n else []
+                if absent:
+                    tasks = [m.tasks[i] for i in absent]
+                    positions = sampling_positions(tasks, n, getattr(e, "answer_tokens", None))
+                    found.append(Missing(answers=len(tasks) * n, positions=positions))
         return found
 
     def measure(self, policy: Policy, m: Measurement, advance: Any) -> list[TaskResult]:
         """Greedy and sampled results of one policy on one suite, one entry a task."""
         e, cache, n = m.environment, self.space.cache, m.suite.samples
+        policy = answering(policy, e)
         prompts = build_prompts(e.skill, m.tasks, m.suite.demonstrations)
         first = sample_groups(policy, prompts, 1, greedy_sampling(e), cache)
         advance(len(m.tasks))
@@ -125,7 +143,7 @@ class Gauge:
                 cls=(e.classes or {}).get(task.id),
                 reference=task.reference,
                 prompt=task.messages[-1].content,
-                greedy=_answer(group[0]),
+                greedy=answer_of(group[0]),
                 sampled=tuple(_score(graded) for graded in group[1:]),
             )
             for task, group in zip(m.tasks, groups, strict=True)
@@ -140,7 +158,7 @@ def _score(graded: Graded) -> float | None:
     return None if graded.grade.passed is None else float(graded.grade.passed)
 
 
-def _answer(graded: Graded) -> Answer:
+def answer_of(graded: Graded) -> Answer:
     grade = graded.grade
     return Answer(
         score=_score(graded), text=graded.rollout.completion, reason=grade.error or grade.reason, answer=grade.answer

@@ -31,7 +31,7 @@ def record(
     """
     if not request.histories:
         return
-    commit, dirty = commits.head(request.taxonomy)
+    commit, dirty = commits.head(request.own_taxonomy)
     row = entry(verdict, measured, run=run.resolve().name, commit=commit, dirty=dirty)
     for path in request.histories:
         try:

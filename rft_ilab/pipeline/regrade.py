@@ -19,9 +19,11 @@ from rft_ilab.pipeline.gate import regress
 from rft_ilab.pipeline.gauge import VAL_TASKS, Gauge, Measurement, few_collections, greedy_sampling
 from rft_ilab.pipeline.request import Request, Workspace, local_policy, run_model
 from rft_ilab.pipeline.screen import Screen
+from rft_ilab.pipeline.suites import suite_environments
 from rft_ilab.rollouts import Environment, Graded, cached_grades, grade_groups, missing_groups, sample_groups
 from rft_ilab.skills.tasks import build_prompts
 from rft_ilab.store import Run
+from rft_ilab.suites import answering
 from rft_ilab.types import Grade, Policy
 
 UNKNOWN = "no grade"
@@ -68,12 +70,11 @@ def regrade(
     gauge = Gauge(space, Screen(console))
     everything, asked = _suites(space, gauge, baseline, command)
     absent = gauge.missing(baseline, everything) + gauge.missing(policy, asked)
-    _refuse_missing(sum(len(tasks) * n for tasks, n in absent), run.directory, command)
+    _refuse_missing(sum(m.answers for m in absent), run.directory, command)
     then = graders_then(run)
     found = []
-    for e in space.environments:
-        name = e.skill.name
-        if then.get(name) not in (None, e.skill.grader_digest):
+    for name, e in {m.suite.name: m.environment for m in everything}.items():
+        if then.get(name) not in (None, e.grader.digest):
             mine = [("baseline", baseline, m) for m in everything if m.suite.name == name]
             mine += [("candidate", policy, m) for m in asked if m.suite.name == name]
             found.append(_regraded(space, e, then[name], mine, examples))
@@ -103,9 +104,10 @@ def _suites(
             absent += len(missing_groups(baseline, prompts, 1, greedy_sampling(e), space.cache))
     if absent:
         suites = [m for each in targets for m in each]
-        absent += sum(len(tasks) * n for tasks, n in gauge.missing(baseline, suites))
+        absent += sum(m.answers for m in gauge.missing(baseline, suites))
     _refuse_missing(absent, space.request.run, command)
     watched = [gauge.suite(e, gauge.better_prompt(baseline, e)) for e in space.watched]
+    watched += [gauge.suite(e, e.settings.demonstrations) for e in suite_environments(space)]
     return [m for each in targets for m in each] + watched, [each[0] for each in targets] + watched
 
 
@@ -127,6 +129,7 @@ def _regraded(
     answers = 0
     for model, policy, m in asked:
         prompts = build_prompts(e.skill, m.tasks, m.suite.demonstrations)
+        policy = answering(policy, e)
         groups = sample_groups(policy, prompts, 1, greedy_sampling(e), space.cache)
         if m.suite.samples:
             drawn = sample_groups(policy, prompts, m.suite.samples, m.suite.sampling, space.cache)

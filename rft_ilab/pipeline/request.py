@@ -19,6 +19,7 @@ from rft_ilab.grading.engine import build_grader
 from rft_ilab.grading.generator import FILE, MAX_BYTES, has_generator
 from rft_ilab.grading.proof.lint import quick_findings
 from rft_ilab.grading.proof.prove import REMOTE, has_part
+from rft_ilab.pipeline.judging import Base
 from rft_ilab.policy.local.lazy import LazyPolicy
 from rft_ilab.rollouts import Environment
 from rft_ilab.skills.reading import read_text
@@ -27,6 +28,7 @@ from rft_ilab.skills.tasks import MAX_BYTES as MAX_TASKS_BYTES
 from rft_ilab.skills.tasks import load_tasks, scan_tasks
 from rft_ilab.skills.tree import find_skills
 from rft_ilab.store import Cache, Run, user_directory
+from rft_ilab.suites import check_suites
 from rft_ilab.types import Policy, Rollout, Skill, digest
 
 VERSIONED = ("torch", "transformers", "peft", "instructlab")
@@ -36,8 +38,11 @@ VERSIONED = ("torch", "transformers", "peft", "instructlab")
 class Request:
     """One command's wishes. ``model`` None is the embedded model; ``endpoint`` samples the verified data
     (``endpoint_model``, else the first model listed there), with at most ``concurrency`` calls at a time, each given
-    ``timeout_s`` seconds; ``targets`` empty means the skills of tier target; ``control`` is one of ``types.CONTROLS``
-    where GRPO's reward is to be replaced. The gate appends its verdict to every file of ``histories``.
+    ``timeout_s`` seconds; ``targets`` empty means the skills of tier target, with ``no_target`` none at all;
+    ``control`` is one of ``types.CONTROLS`` where GRPO's reward is to be replaced. The gate compares with the stored
+    ``baseline`` of that name, if there is one, instead of ``model``, and ``base`` is the git revision that
+    judges. It appends its verdict to every file of ``histories``. ``lm_eval_include`` holds further tasks of
+    lm-evaluation-harness.
     """
 
     taxonomy: Path
@@ -49,8 +54,17 @@ class Request:
     concurrency: int = 16
     timeout_s: float = 120.0
     targets: tuple[str, ...] = ()
+    no_target: bool = False
     control: str = ""
+    baseline: str = ""
+    base: Base | None = None
     histories: tuple[Path, ...] = ()
+    lm_eval_include: Path | None = None
+
+    @property
+    def own_taxonomy(self) -> Path:
+        """The taxonomy of the working tree, also where a revision's judges."""
+        return self.base.own if self.base else self.taxonomy
 
 
 class Workspace:
@@ -65,8 +79,11 @@ class Workspace:
             raise SkillError(
                 f"no skill {min(unknown)!r}", where=request.taxonomy, fix=f"one of {', '.join(sorted(names))}"
             )
+        check_suites(request.settings.suites, names, request.taxonomy / "rft.toml")
         wanted = set(request.targets) or {skill.name for skill in skills if skill.tier == "target"}
-        if not wanted:
+        if request.no_target:
+            wanted = set()
+        elif not wanted:
             raise SkillError(
                 "no skill of tier target", where=request.taxonomy / "rft.toml", fix="set one, or use --target"
             )
@@ -127,7 +144,7 @@ class Workspace:
             **control,
             "identity": identity | control,
             "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
-            "versions": {"rft_ilab": __version__, "python": platform.python_version(), **_versions()},
+            "versions": versions(),
             "skills": {
                 e.skill.name: {"commit": e.skill.commit, "grader_digest": e.skill.grader_digest}
                 for e in self.environments
@@ -249,8 +266,9 @@ def run_model(run: Run) -> Path:
     return run.path("model")
 
 
-def _versions() -> dict[str, str]:
-    found = {}
+def versions() -> dict[str, str]:
+    """Of this package, of Python, and of the packages that decide what a model says, where they are installed."""
+    found = {"rft_ilab": __version__, "python": platform.python_version()}
     for name in VERSIONED:
         try:
             found[name] = metadata.version(name)

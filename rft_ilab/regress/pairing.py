@@ -65,13 +65,14 @@ def compare(before: Side, after: Side, score: Score, graded: Sequence[bool], alp
     return statistics.paired_difference(before_N, after_N, [result.group for result in after], alpha, graded)
 
 
-def undecidable(graded: Sequence[bool], what: str) -> str | None:
-    """Why a suite cannot decide anything for lack of grades; None if it can."""
+def undecidable(graded: Sequence[bool], what: str, note: str = "") -> str | None:
+    """Why a suite cannot decide anything for lack of grades (``note``: what is known of the cause); None if it can."""
     total, missing = len(graded), len(graded) - sum(graded)
     if total == 0:
         return "it has no test tasks"
     if missing > MAX_UNGRADED * total:
-        return f"{missing} of {total} tasks have no grade for the {what} answers (at most {MAX_UNGRADED:.0%} may)"
+        lack = f"{missing} of {total} tasks have no grade for the {what} answers (at most {MAX_UNGRADED:.0%} may)"
+        return f"{lack}: {note}" if note else lack
     return None
 
 

@@ -56,7 +56,7 @@ def judge_target(target: TargetInput, settings: GateSettings) -> tuple[TargetRow
     majority, share = by_class.majority(classes) if classes else (None, None)
     versus = _against_constant(kept, classes, majority, alpha)
 
-    blocked = undecidable(graded, "greedy") or undecidable(drawn, "sampled")
+    blocked = undecidable(graded, "greedy", target.note) or undecidable(drawn, "sampled", target.note)
     outcome: Outcome
     if blocked or best is None:
         outcome, reason = "INCONCLUSIVE", blocked or "nothing was graded"

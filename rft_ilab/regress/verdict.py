@@ -39,16 +39,18 @@ class TaskResult:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TargetInput:
     """A skill that should have become better. ``before`` has the base model's results by prompt label
-    (``zero-shot``, ``8 demonstrations``), ``after`` the candidate's with the application's prompt."""
+    (``zero-shot``, ``8 demonstrations``), ``after`` the candidate's with the application's prompt. ``note``: why
+    results of the base model are missing, if some are."""
 
     skill: str
     before: Mapping[str, Sequence[TaskResult]]
     after: Sequence[TaskResult]
+    note: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WatchedInput:
-    """A skill that must not have become worse by ``margin`` (fraction of 1) or more."""
+    """A skill that must not have become worse by ``margin`` (fraction of 1) or more. ``note`` as for a target."""
 
     skill: str
     tier: Tier
@@ -56,6 +58,7 @@ class WatchedInput:
     prompt_label: str
     before: Sequence[TaskResult]
     after: Sequence[TaskResult]
+    note: str = ""
 
 
 class Metric(TypedDict):

@@ -44,7 +44,7 @@ def judge_watched(watched: Sequence[WatchedInput], settings: GateSettings) -> li
     rows = []
     for index, item in enumerate(watched):
         difference, graded, before = differences[index], gradeds[index], befores[index]
-        blocked = undecidable(graded, "greedy")
+        blocked = undecidable(graded, "greedy", item.note)
         outcome: Outcome
         if blocked or difference is None:
             outcome, reason = "INCONCLUSIVE", blocked or "nothing was graded"

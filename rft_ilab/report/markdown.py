@@ -33,7 +33,7 @@ def markdown_summary(report: RunReport) -> str:
     if gate is None:
         cost = f"Cost so far: {wording.cost_sentence(report)}."
         return f"{control}## No verdict yet\n\n{escape(wording.NO_VERDICT)}\n\n{cost}\n"
-    lines = [f"{control}## {gate.outcome}: {wording.OUTCOME_WORDS[gate.outcome]}", ""]
+    lines = [f"{control}## {gate.outcome}: {wording.outcome_sentence(gate)}", ""]
     lines += [f"- {escape(wording.target_sentence(target))}" for target in gate.targets]
     lines.append(f"- {escape(wording.watched_sentence(gate))}")
     lines += [f"- {escape(reason)}" for reason in gate.reasons]

@@ -60,7 +60,7 @@ def print_summary(report: RunReport, console: Console, html: Path | None = None)
 
 def _panel(gate: GateResult) -> Panel:
     style = STYLES[gate.outcome]
-    lines = [Text(wording.OUTCOME_WORDS[gate.outcome], style="bold")]
+    lines = [Text(wording.outcome_sentence(gate), style="bold")]
     lines += [Text(wording.one_line(wording.target_sentence(target))) for target in gate.targets]
     lines.append(Text(wording.one_line(wording.watched_sentence(gate))))
     reasons = Table.grid(padding=(0, 1, 0, 0))

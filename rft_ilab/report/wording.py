@@ -26,6 +26,7 @@ OUTCOME_WORDS = {
     "FAIL": "This model must not replace the old one.",
     "INCONCLUSIVE": "The evidence does not decide; the reasons below say what is missing.",
 }
+NOTHING_WORSE = "No watched skill fell below its margin."
 NO_VERDICT = "No verdict yet: the gate has not judged this run. Finish it with: ilab model regress"
 
 
@@ -161,6 +162,11 @@ def short_names(names: Sequence[str]) -> dict[str, str]:
     """
     leaves = [name.rsplit("/", 1)[-1] for name in names]
     return {name: leaf if leaves.count(leaf) == 1 else name for name, leaf in zip(names, leaves, strict=True)}
+
+
+def outcome_sentence(gate: GateResult) -> str:
+    """What the outcome means; where nothing was to become better, PASS does not say that it did."""
+    return NOTHING_WORSE if gate.outcome == "PASS" and not gate.targets else OUTCOME_WORDS[gate.outcome]
 
 
 def baseline_words(change: Change) -> str:

@@ -27,6 +27,7 @@ ORDER = [
     ["policy"],
     ["difficulty"],
     ["rollouts"],
+    ["suites"],
     ["synth", "rl", "regress"],
     ["results"],
     ["scaleout"],
@@ -124,7 +125,7 @@ def run_python(program: str) -> str:
     return result.stdout
 
 
-@pytest.mark.parametrize("part", ["skills", "grading", "regress", "report", "synth", "rollouts", "pipeline"])
+@pytest.mark.parametrize("part", ["skills", "grading", "regress", "report", "synth", "rollouts", "suites", "pipeline"])
 def test_lean_imports(part):
     modules = [module_name(path) for path in FILES if part_of(module_name(path)) == part]
     assert modules

@@ -1,0 +1,229 @@
+"""A suite as an environment: tasks, all of split test, and the grader; chosen and asked as the settings say."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rft_ilab.config import SkillSettings, SuiteSettings
+from rft_ilab.errors import SkillError
+from rft_ilab.grading.engine import grader_of
+from rft_ilab.rollouts import Environment
+from rft_ilab.suites.catalog import SUITES, Definition
+from rft_ilab.suites.naming import HARNESS, PREFIX, refuse_unknown
+from rft_ilab.types import Grade, Grader, Message, Policy, Rollout, Skill, Task, digest
+
+DATA = Path(__file__).parent / "data"
+DEFAULTS = SuiteSettings()
+
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SuiteEnvironment(Environment):
+    """``answer_tokens``: about what an answer takes, since references do not tell.
+
+    ``choices`` has, by task id, texts of which the likeliest is the answer; None where answers are written.
+    """
+
+    answer_tokens: int
+    choices: Mapping[str, tuple[str, ...]] | None = None
+
+
+def load_suite(name: str, settings: SuiteSettings = DEFAULTS, include: Path | None = None) -> SuiteEnvironment:
+    """The suite ``name`` (``gsm8k``, ``lm_eval:arc_easy``). ``include``: further tasks of lm-evaluation-harness.
+
+    Raises SkillError or GraderError: no such suite, a package is missing, too few rows for the demonstrations.
+    """
+    refuse_unknown(name)
+    if name.startswith(HARNESS):
+        from rft_ilab.suites.harness import load_task
+
+        return load_task(name.removeprefix(HARNESS), settings, include)
+    definition = SUITES[name]
+    ordered = selection_order(name, read_rows(name))
+    limit = settings.limit or len(ordered)
+    chosen, rest = ordered[:limit], ordered[limit:]
+    shown = _demonstrations(name, chosen, rest, settings.demonstrations)
+    skill = suite_skill(name, digest_of_graders(definition), settings.tier)
+    tasks = [_task(skill, definition, row, shown.get(group_of(row), ())) for row in chosen]
+    return environment_of(
+        skill,
+        sorted(tasks, key=lambda task: task.id),
+        ByKind(name, skill.grader_digest),
+        settings,
+        definition.max_tokens,
+        answer_tokens=definition.answer_tokens,
+    )
+
+
+def environment_of(
+    skill: Skill,
+    tasks: Sequence[Task],
+    grader: Grader,
+    settings: SuiteSettings,
+    max_tokens: int,
+    *,
+    answer_tokens: int,
+    demonstrations: int | None = None,
+    choices: Mapping[str, tuple[str, ...]] | None = None,
+) -> SuiteEnvironment:
+    """What the gate measures. ``max_tokens`` is the suite's own, which the settings may replace.
+
+    ``demonstrations`` are in the tasks' messages; None: as many as the settings say.
+    """
+    return SuiteEnvironment(
+        skill=skill,
+        tasks=tuple(tasks),
+        grader=grader,
+        settings=SkillSettings(
+            tier=settings.tier,
+            margin=settings.margin,
+            max_tokens=settings.max_tokens or max_tokens,
+            demonstrations=settings.demonstrations if demonstrations is None else demonstrations,
+        ),
+        classes=None,
+        answer_tokens=min(answer_tokens, settings.max_tokens or max_tokens),
+        choices=choices,
+    )
+
+
+def suite_skill(name: str, grader_digest: str, tier: Any) -> Skill:
+    """A suite's demonstrations stand in its tasks' messages, so it has no seeds."""
+    return Skill(
+        name=PREFIX + name,
+        directory=DATA,
+        description="",
+        seeds=(),
+        grader={},
+        grader_digest=grader_digest,
+        tier=tier,
+        commit="packaged",
+    )
+
+
+def read_rows(name: str) -> list[Row]:
+    """All rows of a packaged suite."""
+    with gzip.open(DATA / f"{name}.jsonl.gz", "rt", encoding="utf-8", newline="\n") as file:
+        return [json.loads(line) for line in file]
+
+
+def sizes(name: str) -> tuple[int, int]:
+    """Rows and groups of a packaged suite."""
+    about = json.loads((DATA / "MANIFEST.json").read_text(encoding="utf-8"))[name]
+    return about["rows"], about["groups"]
+
+
+def group_of(row: Row) -> str:
+    return str(row.get("group", row["id"]))
+
+
+def selection_order(name: str, rows: Sequence[Row]) -> list[Row]:
+    """All rows such that the first n are a sample of n: by content, spread over groups as they are large.
+
+    Within a group sha256 decides; the groups then take turns, each at even distances over the whole. So a smaller limit
+    tests a part of what a larger one tests, and no other.
+    """
+    keyed: dict[str, list[tuple[str, Row]]] = defaultdict(list)
+    for row in rows:
+        keyed[group_of(row)].append((digest(["suite", name, row["id"], row["prompt"]]), row))
+    placed = []
+    for members in keyed.values():
+        members.sort(key=lambda pair: pair[0])
+        placed += [((rank + 0.5) / len(members), key, row) for rank, (key, row) in enumerate(members)]
+    return [row for _, _, row in sorted(placed, key=lambda each: each[:2])]
+
+
+def _demonstrations(name: str, chosen: Sequence[Row], rest: Sequence[Row], count: int) -> dict[str, tuple[Row, ...]]:
+    """By group, ``count`` rows that are not tested: of the group itself, or of the suite where groups are single rows.
+
+    Raises SkillError if there are too few: fewer than asked for would be another prompt than the one named.
+    """
+    if not count:
+        return {}
+    if not all("reference" in row for row in chosen):
+        raise SkillError(f"the suite {name!r} has no references to demonstrate", fix="leave demonstrations at 0")
+    single = not SUITES[name].grouped
+    groups = dict.fromkeys(map(group_of, chosen))
+    shown = {}
+    for group in groups:
+        free = [row for row in rest if single or group_of(row) == group][:count]
+        if len(free) < count:
+            whose = f"the suite {name!r}" if single else f"{group!r} in the suite {name!r}"
+            raise SkillError(
+                f"{count} demonstrations must be rows that are not tested, and {whose} has {len(free)}",
+                fix=f"set a lower limit than {len(chosen)}, or fewer demonstrations",
+            )
+        shown[group] = tuple(free)
+    return shown
+
+
+def _task(skill: Skill, definition: Definition, row: Row, shown: Sequence[Row]) -> Task:
+    kind = definition.kinds[row.get("kind", "")]
+    messages = [Message("system", kind.instruction)] if kind.instruction else []
+    for one in shown:
+        messages += [Message("user", one["prompt"]), Message("assistant", one["reference"])]
+    messages.append(Message("user", row["prompt"]))
+    reference = row.get("reference", "")
+    item = {key: value for key, value in row.items() if key not in ("prompt", "group")}
+    if "entry" in item:
+        item["entry"] = {"question": row["prompt"], **item["entry"]}
+    return Task(
+        # IFEval's prompts have no reference, so the row's id keeps two tasks with one prompt apart.
+        id=digest([skill.name, row["id"], [m.as_dict() for m in messages], reference]),
+        skill=skill.name,
+        messages=tuple(messages),
+        reference=reference,
+        item=item,
+        group=group_of(row),
+        split="test",
+    )
+
+
+def digest_of_graders(definition: Definition) -> str:
+    return digest({name: dict(kind.grader) for name, kind in definition.kinds.items()})
+
+
+class ByKind:
+    """Each task graded by the grader of its kind (implements :class:`rft_ilab.types.Grader`).
+
+    Raises GraderError if a package that the graders need is missing: before anything is sampled.
+    """
+
+    def __init__(self, name: str, grader_digest: str) -> None:
+        self.digest = grader_digest
+        self._kinds, self._where = SUITES[name].kinds, Path(PREFIX + name)
+        self._graders: dict[str, Grader] = {}
+        self._grader(next(iter(self._kinds)))
+
+    def grade(self, pairs: Sequence[tuple[Task, Rollout]]) -> list[Grade]:
+        """One grade for each pair, in order."""
+        places: dict[str, list[int]] = defaultdict(list)
+        for place, (task, _) in enumerate(pairs):
+            places[str(task.item.get("kind", ""))].append(place)
+        grades: dict[int, Grade] = {}
+        for kind, where in places.items():
+            grades |= dict(zip(where, self._grader(kind).grade([pairs[i] for i in where]), strict=True))
+        return [grades[place] for place in range(len(pairs))]
+
+    def _grader(self, kind: str) -> Grader:
+        if kind not in self._graders:
+            self._graders[kind] = grader_of(self._kinds[kind].grader, self.digest, self._where)
+        return self._graders[kind]
+
+
+def answering(policy: Policy, environment: Environment) -> Policy:
+    """Who answers the tasks of an environment: the policy itself, or what chooses by its likelihoods.
+
+    Raises PolicyError if likelihoods are needed of a policy that tells none.
+    """
+    if not isinstance(environment, SuiteEnvironment) or environment.choices is None:
+        return policy
+    from rft_ilab.suites.choosing import Chooser
+
+    return Chooser(policy, environment.choices)
