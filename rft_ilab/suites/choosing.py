@@ -33,7 +33,8 @@ class Chooser:
         from rft_ilab.policy.local.likelihood import likelihoods
 
         several = [self._choices[prompt.task_id] for prompt in prompts]
-        for prompt, choices, scores in zip(prompts, several, likelihoods(self._policy.loaded, prompts, several), strict=True):
+        found = likelihoods(self._policy.loaded, prompts, several)
+        for prompt, choices, scores in zip(prompts, several, found, strict=True):
             text = write_answer(choices, scores)
             for index in range(n):
                 yield Rollout(task_id=prompt.task_id, index=index, policy_id=self.id, completion=text, stop="eos")
