@@ -37,6 +37,7 @@ COMMANDS = {
         "--lm-eval-include",
     ],
     ("rft", "run"): ["--taxonomy-path", "--run", "--model", "--endpoint", "--target", "--seed", "--steps", "--control"],
+    ("rft", "regrade"): ["--taxonomy-path", "--run", "--model", "--baseline", "--target", "--suite", "--examples"],
     ("rft", "baseline"): ["save", "list", "show"],
     ("rft", "report"): ["[RUN]", "--json", "--markdown", "--junit"],
     ("rft", "explain"): ["[TASK]", "--run", "--again", "--messages"],
