@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -18,6 +18,8 @@ from rft_ilab.errors import RunError
 
 if TYPE_CHECKING:
     from rft_ilab.pipeline.judging import Base
+
+BATCH = 32
 
 
 @click.command()
@@ -53,6 +55,24 @@ if TYPE_CHECKING:
 @options.samples_option
 @options.suite_option
 @options.lm_eval_include_option
+@click.option(
+    "--until-decided",
+    is_flag=True,
+    help="Draw tasks in batches and stop with a skill as soon as it is decided; error rates stay as they are.",
+)
+@click.option(
+    "--batch",
+    type=click.IntRange(min=1),
+    help=f"Tasks of a skill between two looks, with --until-decided. [default: {BATCH}]",
+)
+@click.option(
+    "--aa",
+    "repeats",
+    metavar="N",
+    type=click.IntRange(min=1),
+    help="Judge --model (else the baseline) against itself, N times: how often is a difference claimed? "
+    "Exit code 1 if more often than alpha.",
+)
 @output_options
 @options.history_option
 @click.pass_context
@@ -70,6 +90,9 @@ def regress(
     samples: int | None,
     suites: tuple[str, ...],
     lm_eval_include: Path | None,
+    until_decided: bool,
+    batch: int | None,
+    repeats: int | None,
     history: Path | None,
     **outputs: Path | None,
 ) -> None:
@@ -82,6 +105,10 @@ def regress(
     """
     from rft_ilab import pipeline
 
+    if batch and not until_decided:
+        raise click.UsageError("--batch goes with --until-decided")
+    if repeats and until_decided:
+        raise click.UsageError("--aa judges whole suites; it does not go with --until-decided")
     if output and (run_name or not model):
         raise click.UsageError("--output goes with --model and without --run")
     if no_target and targets:
@@ -89,6 +116,8 @@ def regress(
     with _judging(taxonomy_path, base) as judges:
         taxonomy = judges.taxonomy if judges else taxonomy_path
         directory, name = _compared_with(taxonomy, baseline, judges)
+        if repeats and name and not model:
+            raise click.UsageError("a stored baseline answers nothing: --aa needs --model or a --baseline directory")
         if model and (output or (baseline and not run_name)):
             run = pipeline.gate_run(model, options.runs_directory(), output)
         else:
@@ -106,7 +135,13 @@ def regress(
             lm_eval_include=lm_eval_include,
             gate={"samples": samples},
         )
-        conclude(ctx, run, pipeline.regress(request, candidate=model, console=options.progress()), **outputs)
+        if repeats:
+            result = pipeline.against_itself(request, model, repeats, console=options.progress())
+            click.echo(aa_sentence(result))
+            ctx.exit(1 if result["exceeds"] else 0)
+        batch = (batch or BATCH) if until_decided else None
+        verdict = pipeline.regress(request, candidate=model, batch=batch, console=options.progress())
+        conclude(ctx, run, verdict, **outputs)
 
 
 @contextlib.contextmanager
@@ -137,3 +172,19 @@ def _compared_with(taxonomy: Path, value: str | None, judges: Base | None) -> tu
     if value not in baseline_names(taxonomy) and judges is None and Path(value).is_dir():
         return Path(value), ""
     return None, value
+
+
+def aa_sentence(result: Mapping[str, Any]) -> str:
+    """What came of a model against itself, for people.
+
+    >>> result = {"repeats": 20, "flips": 1, "interval": [0.009, 0.236], "alpha": 0.05, "exceeds": False, "p": 0.642}
+    >>> print(aa_sentence(result))
+    1 of 20 verdicts claimed a difference: 5.0 % [0.9, 23.6]. Not shown to be more often than alpha, 5 % (p = 0.642).
+    """
+    low, high = result["interval"]
+    shown = "More often than" if result["exceeds"] else "Not shown to be more often than"
+    return (
+        f"{result['flips']} of {result['repeats']} verdicts claimed a difference: "
+        f"{result['flips'] / result['repeats']:.1%} [{100 * low:.1f}, {100 * high:.1f}]. ".replace("%", " %")
+        + f"{shown} alpha, {100 * result['alpha']:g} % (p = {result['p']:.3f})."
+    )

@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from rft_ilab.pipeline.aa import against_itself
     from rft_ilab.pipeline.baselines import save_baseline
     from rft_ilab.pipeline.gate import regress
     from rft_ilab.pipeline.generated import verify_generated
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Request",
+    "against_itself",
     "base_tree",
     "gate_run",
     "regress",
@@ -32,6 +34,7 @@ __all__ = [
 
 _PLACES = {
     "Request": "request",
+    "against_itself": "aa",
     "base_tree": "judging",
     "gate_run": "standalone",
     "regress": "gate",

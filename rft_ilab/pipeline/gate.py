@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,24 +16,28 @@ from rich.console import Console
 
 from rft_ilab.pipeline.compared import compared_with, number_formats
 from rft_ilab.pipeline.cost import minutes
-from rft_ilab.pipeline.gauge import Gauge, Missing, few_collections, label
+from rft_ilab.pipeline.gauge import Gauge, Measurement, Missing, few_collections
 from rft_ilab.pipeline.history import record
+from rft_ilab.pipeline.inputs import Targets, Watched, judge_inputs
 from rft_ilab.pipeline.request import Request, Workspace, local_policy, measure_speed, run_model
 from rft_ilab.pipeline.screen import Screen
+from rft_ilab.pipeline.sequential import Drawn, at_once, until_decided
 from rft_ilab.pipeline.suites import suite_environments
 from rft_ilab.regress.gate import judge
-from rft_ilab.regress.verdict import TargetInput, WatchedInput
 from rft_ilab.results import FILE, Measured, write_results
 from rft_ilab.store import name_of_run, write_json
 from rft_ilab.types import Policy
 
 
 @few_collections()
-def regress(request: Request, candidate: Path | None = None, *, console: Console) -> dict[str, Any]:
+def regress(
+    request: Request, candidate: Path | None = None, *, batch: int | None = None, console: Console
+) -> dict[str, Any]:
     """Judge ``candidate`` (default: the run's model) against the baseline; writes ``gate/verdict.json``.
 
-    Generations and grades come from the cache where nothing changed. Raises RunError or PolicyError
-    when there is no model to judge.
+    Generations and grades come from the cache where nothing changed. With ``batch``, suites are drawn in batches of so
+    many tasks until they are decided; both models are then in memory. Raises RunError or PolicyError when there is no
+    model to judge.
     """
     space, screen = Workspace(request), Screen(console)
     run = space.open_run()
@@ -47,46 +52,35 @@ def regress(request: Request, candidate: Path | None = None, *, console: Console
         }
         watched = {e.skill.name: gauge.suite(e, baseline.better_prompt(e)) for e in space.watched}
         watched |= {e.skill.name: gauge.suite(e, e.settings.demonstrations) for e in suites_asked}
-        everything = [m for suites in targets.values() for m in suites] + list(watched.values())
-        asked = [suites[0] for suites in targets.values()] + list(watched.values())
+        everything, asked = _asked(targets, watched)
         rollouts = sum(m.calls * (1 + m.suite.samples) for m in everything + asked)
         policy = local_policy(directory)
         missing = gauge.missing(policy, asked)
         if baseline.policy:
             missing += gauge.missing(baseline.policy, everything)
-        screen.say(_cost(rollouts, missing, baseline.policy or policy))
-        with screen.bar("baseline", sum(m.calls for m in everything) * 2) as advance:
-            before = {m.suite.digest: baseline.measure(m, advance) for m in everything}
+        screen.say(_cost("at most " if batch else "", rollouts, missing, baseline.policy or policy))
+        drawn = Drawn(targets=targets, watched=watched, looks={}, before={}, after={})
+        if batch:
+            asks = baseline.measure if baseline.policy else at_once(baseline.measure, everything)
+            candidate_asks = partial(gauge.measure, policy)
+            drawn = until_decided(asks, candidate_asks, targets, watched, space.settings.gate, batch, screen)
+            everything, asked = _asked(drawn.targets, drawn.watched)
+            rollouts = sum(m.calls * (1 + m.suite.samples) for m in everything + asked)
+        before, after = drawn.before, drawn.after
+        open_ = [m for m in everything if m.suite.digest not in before]
+        with screen.bar("baseline", sum(m.calls for m in open_) * 2) as advance:
+            before |= {m.suite.digest: baseline.measure(m, advance) for m in open_}
         baseline.policy = None  # two models need not fit into memory
         if warning := number_formats(baseline.id, policy.id):
             screen.say(warning)
-        with screen.bar("candidate", sum(m.calls for m in asked) * 2) as advance:
-            after = {m.suite.digest: gauge.measure(policy, m, advance) for m in asked}
+        open_ = [m for m in asked if m.suite.digest not in after]
+        with screen.bar("candidate", sum(m.calls for m in open_) * 2) as advance:
+            after |= {m.suite.digest: gauge.measure(policy, m, advance) for m in open_}
         answered = {m.suite.name: after[m.suite.digest] for m in asked}
         for m in everything:
             before[m.suite.digest] = baseline.explained(m, before[m.suite.digest], answered[m.suite.name])
         verdict = judge(
-            [
-                TargetInput(
-                    skill=name,
-                    before={label(m): before[m.suite.digest] for m in suites},
-                    after=after[suites[0].suite.digest],
-                    note=baseline.note(name),
-                )
-                for name, suites in targets.items()
-            ],
-            [
-                WatchedInput(
-                    skill=name,
-                    tier=m.suite.tier,
-                    margin=m.suite.margin,
-                    prompt_label=label(m),
-                    before=before[m.suite.digest],
-                    after=after[m.suite.digest],
-                    note=baseline.note(name),
-                )
-                for name, m in watched.items()
-            ],
+            *judge_inputs(drawn.targets, drawn.watched, before, after, drawn.looks, baseline.note),
             space.settings.gate,
             baseline.facts(),
             {"id": policy.id, "name": str(directory)},
@@ -107,9 +101,16 @@ def regress(request: Request, candidate: Path | None = None, *, console: Console
     return verdict
 
 
-def _cost(rollouts: int, missing: Sequence[Missing], policy: Policy) -> str:
+def _asked(targets: Targets, watched: Watched) -> tuple[list[Measurement], list[Measurement]]:
+    """What the baseline is asked, and what the candidate."""
+    everything = [m for suites in targets.values() for m in suites] + list(watched.values())
+    return everything, [suites[0] for suites in targets.values()] + list(watched.values())
+
+
+def _cost(at_most: str, rollouts: int, missing: Sequence[Missing], policy: Policy) -> str:
     """One line. The model is loaded and timed only if something has to be asked of one."""
-    line, asked = f"gate: {rollouts} test rollouts of baseline and candidate", sum(m.answers for m in missing)
+    line = f"gate: {at_most}{rollouts} test rollouts of baseline and candidate"
+    asked = sum(m.answers for m in missing)
     if not asked:
         return f"{line}; all answers are cached"
     if asked < rollouts:

@@ -35,7 +35,11 @@ class Measurement:
     @property
     def positions(self) -> float:
         """What one policy has to compute for it, about."""
-        return sampling_positions(self.tasks, 1 + self.suite.samples, getattr(self.environment, "answer_tokens", None))
+        return self.positions_of(1 + self.suite.samples)
+
+    def positions_of(self, answers: int) -> float:
+        """The same for so many answers a task."""
+        return sampling_positions(self.tasks, answers, getattr(self.environment, "answer_tokens", None))
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +125,21 @@ class Gauge:
                     positions = sampling_positions(tasks, n, getattr(e, "answer_tokens", None))
                     found.append(Missing(answers=len(tasks) * n, positions=positions))
         return found
+
+    def draws(self, policy: Policy, m: Measurement, n: int, sampling: Sampling) -> list[list[float | None]]:
+        """Scores of ``n`` answers of one policy to each task of a suite; None where the grader failed."""
+        e = m.environment
+        groups = collect(
+            answering(policy, e),
+            e.grader,
+            e.skill,
+            m.tasks,
+            n,
+            sampling,
+            demonstrations=m.suite.demonstrations,
+            cache=self.space.cache,
+        )
+        return [[_score(graded) for graded in group] for group in groups]
 
     def measure(self, policy: Policy, m: Measurement, advance: Any) -> list[TaskResult]:
         """Greedy and sampled results of one policy on one suite, one entry a task."""

@@ -12,6 +12,7 @@ from typing import Any
 
 from rft_ilab.config import GateSettings
 from rft_ilab.regress.flips import flips_of
+from rft_ilab.regress.pairing import drawn
 from rft_ilab.regress.target import judge_target
 from rft_ilab.regress.verdict import Flip, FlipCount, TargetInput, TargetRow, Verdict, WatchedInput, WatchedRow
 from rft_ilab.regress.watched import judge_watched
@@ -33,9 +34,13 @@ def judge(
     """
     flips: list[Flip] = []
     counts: list[FlipCount] = []
-    judged = [(target.skill, *judge_target(target, settings), target.after) for target in targets]
+    judged = [(target.skill, *judge_target(target, settings, len(targets)), target.after) for target in targets]
     target_rows = [row for _, row, _, _ in judged]
     watched_rows = judge_watched(watched, settings)
+    items: list[TargetInput | WatchedInput] = [*targets, *watched]
+    for item, judged_row in zip(items, [*target_rows, *watched_rows], strict=True):
+        if item.look:
+            judged_row["reason"] += f"; {drawn(judged_row['outcome'], len(item.after), item.look)}"
     pairs = [(skill, base, after) for skill, _, base, after in judged]
     for skill, before, after in [*pairs, *((item.skill, item.before, item.after) for item in watched)]:
         found, count = flips_of(skill, before, after, run)
@@ -44,6 +49,7 @@ def judge(
     outcome, reasons = _overall(target_rows, watched_rows)
     verdict = Verdict(
         outcome=outcome,
+        mode="until-decided" if any(item.look for item in items) else "fixed",
         reasons=reasons,
         alpha=settings.alpha,
         baseline=dict(baseline),

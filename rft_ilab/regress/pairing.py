@@ -9,8 +9,10 @@ from rft_ilab.errors import RunError
 from rft_ilab.regress import statistics
 from rft_ilab.regress.classes import class_means
 from rft_ilab.regress.groups import worst_group
+from rft_ilab.regress.sequential import Look, at_look
 from rft_ilab.regress.statistics import Difference
 from rft_ilab.regress.verdict import ClassRow, Metric, SampledMetric, TaskResult, WorstGroup
+from rft_ilab.types import Outcome
 
 MAX_UNGRADED = 0.05  # share of a suite's tasks; beyond it the suite decides nothing
 MANY_TASKS = 100_000  # advice to collect more than this is no advice
@@ -57,12 +59,16 @@ def graded_everywhere(sides: Sequence[Side], score: Score) -> list[bool]:
     return [all(math.isfinite(score(result)) for result in results) for results in zip(*sides, strict=True)]
 
 
-def compare(before: Side, after: Side, score: Score, graded: Sequence[bool], alpha: float) -> Difference | None:
-    """The paired difference over the tasks that are graded; None if none is."""
+def compare(
+    before: Side, after: Side, score: Score, graded: Sequence[bool], alpha: float, look: Look | None = None
+) -> Difference | None:
+    """The paired difference over the tasks that are graded; None if none is. At a ``look`` it allows for all looks."""
     if not any(graded):
         return None
     before_N, after_N = [score(result) for result in before], [score(result) for result in after]
-    return statistics.paired_difference(before_N, after_N, [result.group for result in after], alpha, graded)
+    groups_N, level = [result.group for result in after], look.level(alpha) if look else alpha
+    difference = statistics.paired_difference(before_N, after_N, groups_N, level, graded)
+    return at_look(difference, look) if look else difference
 
 
 def undecidable(graded: Sequence[bool], what: str, note: str = "") -> str | None:
@@ -115,6 +121,17 @@ def worst_group_of(before: Side, after: Side, graded: Sequence[bool]) -> WorstGr
     """The group of tasks whose greedy answers lost most; None if none did."""
     before_N, after_N = [greedy_score(result) for result in before], [greedy_score(result) for result in after]
     return worst_group(before_N, after_N, [result.group for result in after], graded)
+
+
+def drawn(outcome: Outcome, count: int, look: Look) -> str:
+    """How much of a suite was drawn, as the end of its reason.
+
+    >>> drawn("PASS", 96, Look(shares_K=(0.32, 1.0), index=0, available=300))
+    'decided after 96 of 300 tasks'
+    """
+    if outcome != "INCONCLUSIVE":
+        return f"decided after {count} of {look.available} tasks"
+    return f"undecided after all {count} tasks" if look.last else f"undecided after {count} of {look.available} tasks"
 
 
 def points(difference: Difference) -> str:

@@ -25,6 +25,8 @@ from rft_ilab.regress.pairing import (
     undecidable,
     worst_group_of,
 )
+from rft_ilab.regress.passk import passes
+from rft_ilab.regress.sequential import Look, at_look
 from rft_ilab.regress.statistics import Difference
 from rft_ilab.regress.verdict import Macro, TargetInput, TargetRow, TaskResult
 from rft_ilab.types import Outcome
@@ -34,19 +36,20 @@ MIN_CLASS_N = 15  # tasks that a class needs to count in the macro mean
 Comparisons = Mapping[str, Difference | None]
 
 
-def judge_target(target: TargetInput, settings: GateSettings) -> tuple[TargetRow, list[TaskResult]]:
+def judge_target(target: TargetInput, settings: GateSettings, targets: int = 1) -> tuple[TargetRow, list[TaskResult]]:
     """The row of one target, and the base results (under the better prompt) that it was compared with.
 
-    Raises RunError if there is no base result or the sides hold different tasks.
+    ``targets``: how many there are; the more, the more it takes to say FAIL of one. Raises RunError if there is no base
+    result or the sides hold different tasks.
     """
     if not target.before:
         raise RunError(f"{target.skill}: there are no results of the base model", fix="run the gate again")
-    after, alpha = target.after, settings.alpha
+    after, alpha, look = target.after, settings.alpha, target.look
     bases = {label: aligned(target.skill, side, after) for label, side in target.before.items()}
     graded = graded_everywhere([*bases.values(), after], greedy_score)
     drawn = graded_everywhere([*bases.values(), after], sampled_score)
-    greedy = {label: compare(side, after, greedy_score, graded, alpha) for label, side in bases.items()}
-    sampled = {label: compare(side, after, sampled_score, drawn, alpha) for label, side in bases.items()}
+    greedy = {label: compare(side, after, greedy_score, graded, alpha, look) for label, side in bases.items()}
+    sampled = {label: compare(side, after, sampled_score, drawn, alpha, look) for label, side in bases.items()}
     label, sampled_label = _better(greedy), _better(sampled)
     best, best_sampled = greedy[label], sampled[sampled_label]
 
@@ -54,7 +57,9 @@ def judge_target(target: TargetInput, settings: GateSettings) -> tuple[TargetRow
     kept_base = [result for result, keep in zip(bases[label], graded, strict=True) if keep]
     classes = classes_of(kept)
     majority, share = by_class.majority(classes) if classes else (None, None)
-    versus = _against_constant(kept, classes, majority, alpha)
+    if classes and look and look.constant:
+        majority, share = look.constant, classes.count(look.constant) / len(classes)
+    versus = _against_constant(kept, classes, majority, alpha, look)
 
     blocked = undecidable(graded, "greedy", target.note) or undecidable(drawn, "sampled", target.note)
     outcome: Outcome
@@ -62,14 +67,15 @@ def judge_target(target: TargetInput, settings: GateSettings) -> tuple[TargetRow
         outcome, reason = "INCONCLUSIVE", blocked or "nothing was graded"
     elif few := too_few_groups(best, alpha):
         outcome, reason = "INCONCLUSIVE", few
-    elif constant := _constant_answer(kept, classes):
+    elif (look is None or look.last) and (constant := _constant_answer(kept, classes)):
         outcome, reason = "FAIL", constant
     else:
-        outcome, reason = _decide(greedy, sampled, versus, f"always answering {majority}", settings)
+        outcome, reason = decide_target(greedy, sampled, versus, f"always answering {majority}", settings, targets)
     row = TargetRow(
         skill=target.skill,
         n=len(kept),
         ungraded=len(after) - len(kept),
+        available=look.available if look else len(after),
         clusters=best.clusters if best else 0,
         outcome=outcome,
         reason=reason,
@@ -79,6 +85,7 @@ def judge_target(target: TargetInput, settings: GateSettings) -> tuple[TargetRow
             "before_prompt": sampled_label,
             "p": best_sampled.p_superior() if best_sampled else 1.0,
         },
+        pass_at_k=passes(bases[sampled_label], after, alpha),
         macro=_macro(kept_base, kept, classes),
         classes=class_rows(kept_base, kept, classes),
         majority=share,
@@ -89,19 +96,31 @@ def judge_target(target: TargetInput, settings: GateSettings) -> tuple[TargetRow
     return row, bases[label]
 
 
-def _decide(
-    greedy: Comparisons, sampled: Comparisons, versus: Difference | None, constant: str, settings: GateSettings
+def decide_target(
+    greedy: Comparisons,
+    sampled: Comparisons,
+    versus: Difference | None,
+    constant: str,
+    settings: GateSettings,
+    targets: int = 1,
 ) -> tuple[Outcome, str]:
-    """The rule itself, once every comparison exists and nothing forbids a decision."""
+    """The rule itself, once every comparison exists and nothing forbids a decision.
+
+    PASS must be shown by every comparison and needs no adjustment; one of them suffices for FAIL, so that its level is
+    divided by their number (Bonferroni).
+    """
     comparisons = {f"the base model ({label})": d for label, d in greedy.items() if d}
     if versus:
         comparisons[constant] = versus
     asked = f"shown to be below the {100 * settings.min_gain:.1f} asked"
-    if failed := [f"{points(d)} over {name}" for name, d in comparisons.items() if d.high < settings.min_gain]:
+    level = settings.alpha / (2 * targets * max(len(comparisons), 1))
+    if failed := [
+        f"{points(d)} over {name}" for name, d in comparisons.items() if d.p_inferior(settings.min_gain) <= level
+    ]:
         return "FAIL", f"{'; '.join(failed)}: {asked}"
     drawn = {f"the base model ({label}), sampled": d for label, d in sampled.items() if d}
-    open_greedy = [(name, d) for name, d in comparisons.items() if d.low <= 0.0]
-    open_drawn = [(name, d) for name, d in drawn.items() if d.low <= 0.0]
+    open_greedy = [(name, d) for name, d in comparisons.items() if d.p_superior() > settings.alpha / 2.0]
+    open_drawn = [(name, d) for name, d in drawn.items() if d.p_superior() > settings.alpha / 2.0]
     if open_greedy:
         name, d = min(open_greedy, key=lambda pair: pair[1].delta)
         needed = d.tasks_needed(max(d.delta, settings.min_gain - d.delta), settings.alpha)
@@ -118,12 +137,16 @@ def _better(comparisons: Comparisons) -> str:
     return max(comparisons, key=lambda label: d.before if (d := comparisons[label]) else 0.0)
 
 
-def _against_constant(after: Side, classes: Sequence[str], constant: str | None, alpha: float) -> Difference | None:
+def _against_constant(
+    after: Side, classes: Sequence[str], constant: str | None, alpha: float, look: Look | None
+) -> Difference | None:
     if not classes:
         return None
     constant_N = [float(name == constant) for name in classes]
-    after_N = [greedy_score(result) for result in after]
-    return statistics.paired_difference(constant_N, after_N, [result.group for result in after], alpha)
+    after_N, groups_N = [greedy_score(result) for result in after], [result.group for result in after]
+    level = look.level(alpha) if look else alpha
+    difference = statistics.paired_difference(constant_N, after_N, groups_N, level)
+    return at_look(difference, look) if look else difference
 
 
 def _constant_answer(after: Side, classes: Sequence[str]) -> str | None:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypedDict
 
+from rft_ilab.regress.sequential import Look
 from rft_ilab.types import Outcome, Tier
 
 
@@ -40,17 +41,20 @@ class TaskResult:
 class TargetInput:
     """A skill that should have become better. ``before`` has the base model's results by prompt label
     (``zero-shot``, ``8 demonstrations``), ``after`` the candidate's with the application's prompt. ``note``: why
-    results of the base model are missing, if some are."""
+    results of the base model are missing, if some are. ``look``: which part of the suite these tasks are, if it was not
+    measured at once."""
 
     skill: str
     before: Mapping[str, Sequence[TaskResult]]
     after: Sequence[TaskResult]
     note: str = ""
+    look: Look | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WatchedInput:
-    """A skill that must not have become worse by ``margin`` (fraction of 1) or more. ``note`` as for a target."""
+    """A skill that must not have become worse by ``margin`` (fraction of 1) or more. ``note`` and ``look`` as for a
+    target."""
 
     skill: str
     tier: Tier
@@ -59,6 +63,7 @@ class WatchedInput:
     before: Sequence[TaskResult]
     after: Sequence[TaskResult]
     note: str = ""
+    look: Look | None = None
 
 
 class Metric(TypedDict):
@@ -85,6 +90,14 @@ class SampledMetric(Metric):
     samples: int
 
 
+class PassAtK(TypedDict):
+    """``pass_at``: one of ``k`` random answers is right; ``pass_hat``: all are (pass^k). Unbiased, paired by task."""
+
+    k: int
+    pass_at: Metric
+    pass_hat: Metric
+
+
 class Macro(TypedDict):
     before: float | None
     after: float | None
@@ -109,16 +122,20 @@ class Margin(TypedDict):
 
 
 class TargetRow(TypedDict):
-    """``majority``, ``majority_class``, ``macro`` and ``after_vs_majority`` are None without classes."""
+    """``majority``, ``majority_class``, ``macro`` and ``after_vs_majority`` are None without classes. ``n`` tasks of
+    ``available`` were compared. ``pass_at_k``: for k = 1, 2, 4 ... up to the samples a task, against the base prompt of
+    ``sampled``."""
 
     skill: str
     n: int
     ungraded: int
+    available: int
     clusters: int
     outcome: Outcome
     reason: str
     greedy: TargetMetric
     sampled: SampledTargetMetric
+    pass_at_k: list[PassAtK]
     macro: Macro | None
     classes: list[ClassRow]
     majority: float | None
@@ -128,12 +145,14 @@ class TargetRow(TypedDict):
 
 
 class WatchedRow(Metric):
-    """``p``: one-sided, of a loss of ``margin`` or more, after Holm's adjustment. ``n`` tasks were compared."""
+    """``p``: one-sided, of a loss of ``margin`` or more, after Holm's adjustment. ``n`` tasks of ``available`` were
+    compared."""
 
     skill: str
     tier: Tier
     n: int
     ungraded: int
+    available: int
     clusters: int
     margin: float
     prompt: str
@@ -143,6 +162,7 @@ class WatchedRow(Metric):
     outcome: Outcome
     reason: str
     sampled: SampledMetric
+    pass_at_k: list[PassAtK]
     classes: list[ClassRow]
     worst_group: WorstGroup | None
 
@@ -182,9 +202,10 @@ class FlipCount(TypedDict):
 
 
 class Verdict(TypedDict):
-    """``gate/verdict.json``."""
+    """``gate/verdict.json``. ``mode``: all tasks at once, or batches with a look after each."""
 
     outcome: Outcome
+    mode: Literal["fixed", "until-decided"]
     reasons: list[str]
     alpha: float
     baseline: Mapping[str, Any]

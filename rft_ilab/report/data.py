@@ -162,6 +162,8 @@ class FlipCount:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GateResult:
+    """``drawn``: how many tasks of how many were used, if they were drawn until each suite was decided."""
+
     outcome: Outcome
     reasons: tuple[str, ...]
     alpha: float
@@ -170,6 +172,7 @@ class GateResult:
     targets: tuple[TargetResult, ...]
     watched: tuple[WatchedResult, ...]
     flips: tuple[Flip, ...]
+    drawn: tuple[int, int] | None = None
     flip_counts: tuple[FlipCount, ...] = ()
 
     @property

@@ -36,6 +36,7 @@ def markdown_summary(report: RunReport) -> str:
     lines = [f"{control}## {gate.outcome}: {wording.outcome_sentence(gate)}", ""]
     lines += [f"- {escape(wording.target_sentence(target))}" for target in gate.targets]
     lines.append(f"- {escape(wording.watched_sentence(gate))}")
+    lines += [f"- {wording.drawn_sentence(gate)}"] if gate.drawn else []
     lines += [f"- {escape(reason)}" for reason in gate.reasons]
     if any(judged.ungraded for judged in wording.judged(gate)):
         lines.append(f"- {escape(wording.ungraded_sentence(gate))}")

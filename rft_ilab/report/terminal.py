@@ -39,6 +39,8 @@ def print_summary(report: RunReport, console: Console, html: Path | None = None)
         fits = console.measure(roomy, options=console.options.update_width(4 * WIDE)).maximum <= console.width
         console.print(roomy if fits else _table(report.gate, full_names=False, gap=0))
         console.print(Text(f"Differences in points of greedy accuracy, {wording.level(report.gate)} intervals."))
+        if report.gate.drawn:
+            console.print(Text(wording.drawn_sentence(report.gate)))
         for row in pass_rows(report.gate, largest=True)[:MOST_LINES]:
             console.print(Text(wording.one_line(wording.change_sentence(f"{row.skill}, {row.name}", row.change))))
         for skill, worst in wording.worst_groups(report.gate)[:MOST_LINES]:

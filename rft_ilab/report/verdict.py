@@ -35,7 +35,13 @@ def parse_verdict(raw: Any, file: Path) -> GateResult:
         watched=tuple(_watched(row) for row in fields.objects("watched")),
         flips=tuple(_flip(row) for row in fields.objects("flips")),
         flip_counts=tuple(_flip_count(row) for row in fields.objects("flip_counts")),
+        drawn=_drawn(fields) if fields.text("mode", "fixed") == "until-decided" else None,
     )
+
+
+def _drawn(fields: Fields) -> tuple[int, int]:
+    rows = [*fields.objects("targets"), *fields.objects("watched")]
+    return sum(row.count("n") + row.count("ungraded", 0) for row in rows), sum(row.count("available") for row in rows)
 
 
 def _model_name(fields: Fields, key: str) -> str:

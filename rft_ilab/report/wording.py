@@ -198,6 +198,17 @@ def watched_sentence(gate: GateResult) -> str:
     return "; ".join(parts) + "."
 
 
+def drawn_sentence(gate: GateResult) -> str:
+    """How much of the suites the verdict rests on; empty if on all."""
+    if gate.drawn is None:
+        return ""
+    used, available = gate.drawn
+    return (
+        f"Tasks were drawn until each skill was decided: {used:,} of {available:,}. "
+        "Intervals and p-values allow for a look after every batch."
+    )
+
+
 def judged(gate: GateResult) -> list[TargetResult | WatchedResult]:
     """All suites in the order of the verdict."""
     return [*gate.targets, *gate.watched]

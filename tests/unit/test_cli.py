@@ -212,3 +212,42 @@ def test_report_to(command, arguments, code, report_to, tmp_path, monkeypatch):
     result = CliRunner().invoke({"train": train.rft, "run": run.run}[command], given, obj=host)
     assert result.exit_code == code, result.output
     assert [request.settings.tracking.report_to for request in asked] == ([report_to] if report_to else [])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said", "batch"),
+    [
+        ([], 0, "", None),
+        (["--until-decided"], 0, "", 32),
+        (["--until-decided", "--batch", "8"], 0, "", 8),
+        (["--batch", "8"], 2, "--batch goes with --until-decided", None),
+        (["--until-decided", "--batch", "0"], 2, "0 is not in the range", None),
+        (["--aa", "3", "--until-decided"], 2, "does not go with --until-decided", None),
+        (["--aa", "20"], 0, "1 of 20 verdicts claimed a difference: 5.0 % [0.9, 23.6]. Not shown", None),
+        (["--aa", "21"], 1, "4 of 20 verdicts claimed a difference: 20.0 % [8.1, 41.6]. More often than", None),
+    ],
+)
+def test_regress_early_and_against_itself(arguments, code, said, batch, tmp_path, monkeypatch):
+    from rft_ilab import pipeline
+    from rft_ilab.cli import regress
+    from rft_ilab.regress.aa import summary
+
+    asked = []
+
+    def judged(request, candidate, batch, console):
+        asked.append(batch)
+        return {"outcome": "PASS"}
+
+    def against_itself(request, model, repeats, console):
+        flips = 1 if repeats == 20 else 4
+        return summary([["a"]] * flips + [[]] * (20 - flips), 0.05)
+
+    monkeypatch.setattr(pipeline, "regress", judged)
+    monkeypatch.setattr(pipeline, "against_itself", against_itself)
+    monkeypatch.setattr(outcome, "write_report", lambda run: None)
+    (tmp_path / "r").mkdir()
+    (tmp_path / "r" / "manifest.json").write_text("{}")
+    given = ["--taxonomy-path", str(tmp_path), "--run", str(tmp_path / "r"), *arguments]
+    result = CliRunner().invoke(regress.regress, given)
+    assert result.exit_code == code and said in result.output
+    assert asked == ([batch] if code == 0 and "--aa" not in arguments else [])

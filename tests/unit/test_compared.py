@@ -447,3 +447,19 @@ def test_a_damaged_baseline_is_one_line_of_the_gate(world: World) -> None:
     path.write_text(path.read_text().replace(": 2,", ": NaN,", 1))
     with pytest.raises(RunError, match="NaN is not JSON"):
         world.judge()
+
+
+def test_a_stored_baseline_is_drawn_in_parts_and_counted_once(world: World) -> None:
+    world.save()
+    world.empty_cache()
+    request = dataclasses.replace(world.policies(base=never, tuned=HARMFUL), baseline="main")
+    verdict = regress(request, candidate=request.run / "tuned", batch=10, console=world.console())
+    (target,), (watched,) = verdict["targets"], verdict["watched"]
+    assert verdict["outcome"] == "FAIL" and watched["outcome"] == "FAIL" and target["outcome"] == "PASS"
+    assert max(target["n"], watched["n"]) < 60 == watched["available"]
+    suites = verdict["baseline"]["stored"]["suites"]
+    assert [(s["skill"], s["tasks"], s["gone"]) for s in suites] == [
+        ("area/target", 60, 0),
+        ("area/target", 60, 0),
+        ("area/watched", 60, 0),
+    ]

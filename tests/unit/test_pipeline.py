@@ -16,13 +16,24 @@ from rich.console import Console
 
 from rft_ilab.config import TrackingSettings, load_settings
 from rft_ilab.errors import RunError, SignalError, SkillError, TrackerError
-from rft_ilab.pipeline import Request, data, gate, generated, regress, train, verify_data, verify_generated
+from rft_ilab.pipeline import (
+    Request,
+    aa,
+    against_itself,
+    data,
+    gate,
+    generated,
+    regress,
+    train,
+    verify_data,
+    verify_generated,
+)
 from rft_ilab.pipeline import request as request_module
 from rft_ilab.pipeline.request import Workspace
 from rft_ilab.pipeline.screen import Screen
 from rft_ilab.policy.scripted import ScriptedPolicy
 from rft_ilab.store import Run, append_jsonl, read_json, read_jsonl
-from rft_ilab.types import Prompt
+from rft_ilab.types import Prompt, digest
 from tests.unit.taxonomies import write_skill
 
 Answer = Callable[[Prompt, int], str]
@@ -339,3 +350,78 @@ def test_training_is_shown_and_tracked_step_by_step(
     ]
     assert read_json(tmp_path / "fresh" / "rl" / "trackers" / "tensorboard.json") == {"sft": 2, "grpo": 0}
     assert read_json(tmp_path / "fresh" / "manifest.json")["stages"]["rl"]["steps"] == 0
+
+
+# ---- deciding early, and a model against itself ----
+
+
+def test_tasks_are_drawn_until_decided_and_the_rest_is_paid_later(make: Callable[..., Request]) -> None:
+    request = make(base=weak, tuned=on("target", right, weak))
+    said = io.StringIO()
+    verdict = regress(request, candidate=request.run / "tuned", batch=10, console=Console(file=said, width=200))
+    assert (verdict["outcome"], verdict["mode"]) == ("PASS", "until-decided")
+    (target,), (watched,) = verdict["targets"], verdict["watched"]
+    assert (target["n"], target["available"]) == (20, 60)
+    assert target["reason"].endswith("decided after 20 of 60 tasks")
+    assert watched["n"] > target["n"]  # nothing moved: "no loss of 10 points" takes longer to show than a gain of 80
+    assert f"area/watched: PASS after {watched['n']} of 60 tasks" in said.getvalue()
+    drawn = target["n"] + watched["n"]
+    # Watched: greedy, by both. Target: two prompts of the base and one of the candidate, greedy and two samples each.
+    rollouts = 2 * watched["n"] + 9 * target["n"]
+    assert f"until decided: {drawn} of 120 tasks, {rollouts} of 660 rollouts" in said.getvalue()
+    assert read_json(request.run / "manifest.json")["stages"]["gate"]["rollouts"] == rollouts
+
+    policies = {"base": weak, "tuned": on("target", right, weak)}
+    again = make(**policies)
+    calls = gate.local_policy(Path("base")), gate.local_policy(Path("tuned"))
+    whole = judged(again)
+    assert whole["mode"] == "fixed" and whole["targets"][0]["n"] == 60
+    assert sum(policy.calls for policy in calls) == 660 - rollouts
+
+
+def test_what_nothing_decides_is_drawn_to_the_end(make: Callable[..., Request]) -> None:
+    def hardly_above_chance(prompt: Prompt, index: int) -> str:
+        number = int(prompt.messages[-1].content.split()[1].rstrip("?"))
+        return right(prompt) if number % 7 < 2 else weak(prompt)
+
+    request = make(base=weak, tuned=on("target", hardly_above_chance, weak))
+    verdict = regress(request, candidate=request.run / "tuned", batch=16, console=quiet())
+    (target,) = verdict["targets"]
+    assert (target["outcome"], target["n"], target["available"]) == ("INCONCLUSIVE", 60, 60)
+    assert target["reason"].endswith("such tasks would decide; undecided after all 60 tasks")
+
+
+def test_a_model_against_itself_draws_both_sides_apart(
+    make: Callable[..., Request], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Seeded(ScriptedPolicy):
+        """Right on a task by a coin of seed, task and index; ``bias`` adds to the coin of the second side."""
+
+        def __init__(self, bias: float) -> None:
+            super().__init__(right, f"seeded {bias}")
+            self.id, self.bias = f"local:{self.id}", bias
+
+        def sample(self, prompts: Any, n: int, sampling: Any) -> Any:
+            for rollout, prompt in ((r, p) for p in prompts for r in super(Seeded, self).sample([p], n, sampling)):
+                coin = int(digest([prompt.task_id, rollout.index, sampling.seed])[:6], 16) / 0xFFFFFF
+                good = coin < 0.5 + self.bias * (sampling.seed % 2 == 0)
+                yield dataclasses.replace(rollout, completion=right(prompt) if good else wrong(prompt))
+
+    request = make(base=right)
+    monkeypatch.setattr(aa, "measure_speed", lambda policy: None)
+    found = {}
+    for bias in (0.0, 0.45, -0.45):
+        monkeypatch.setattr(aa, "local_policy", lambda directory, bias=bias: Seeded(bias))
+        said = io.StringIO()
+        found[bias] = against_itself(request, None, 8, console=Console(file=said, width=200))
+        assert "a model against itself: 1920 rollouts, 8 a task and side" in said.getvalue()
+    assert read_json(request.run / "gate" / "aa.json") == json.loads(json.dumps(found[-0.45]))
+    assert found[0.0]["flips"] <= 2 and not found[0.0]["exceeds"]
+    # Sides that really differ are found out: one that is better, and one that is worse.
+    assert found[0.45]["exceeds"] and found[0.45]["claims"] == [["area/target"]] * 8
+    assert found[-0.45]["exceeds"] and found[-0.45]["claims"] == [["area/watched"]] * 8
+
+    cold = dataclasses.replace(request.settings.gate, temperature=0.0)
+    settings = dataclasses.replace(request.settings, gate=cold)
+    with pytest.raises(RunError, match="temperature 0"):
+        against_itself(dataclasses.replace(request, settings=settings), None, 8, console=quiet())

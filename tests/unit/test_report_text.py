@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
+from rft_ilab.errors import RunError
 from rft_ilab.report import wording
 from rft_ilab.report.data import RunReport
 from rft_ilab.report.html import render_html
@@ -20,6 +21,7 @@ from rft_ilab.report.json_report import json_summary
 from rft_ilab.report.load import load_run
 from rft_ilab.report.markdown import markdown_summary
 from rft_ilab.report.terminal import print_summary
+from rft_ilab.report.verdict import parse_verdict
 from rft_ilab.types import Outcome
 
 TESTS = Path(__file__).resolve().parents[1]
@@ -135,3 +137,23 @@ def test_visible_leaves_nothing_that_moves_or_hides_text(text: str) -> None:
 )
 def test_seconds_round_without_sixties(value: float, words: str) -> None:
     assert wording.seconds(value) == words
+
+
+def test_a_verdict_that_stopped_early_says_so(report: RunReport, tmp_path: Path) -> None:
+    raw = json.loads((TESTS / "fixtures" / "run" / "gate" / "verdict.json").read_text())
+    rows = [*raw["targets"], *raw["watched"]]
+    for row in rows:
+        row["available"] = row["n"] + row["ungraded"] + 100
+    raw["mode"] = "until-decided"
+    gate = parse_verdict(raw, tmp_path / "verdict.json")
+    used = sum(row["n"] + row["ungraded"] for row in rows)
+    assert gate.drawn == (used, used + 100 * len(rows))
+    early = replace(report, gate=gate)
+    sentence = f"Tasks were drawn until each skill was decided: {used:,} of {used + 100 * len(rows):,}."
+    for text in (printed(early, 200), markdown_summary(early), render_html(early)):
+        assert sentence in text
+    for text in (printed(report, 200), markdown_summary(report), render_html(report)):
+        assert "Tasks were drawn" not in text
+    del rows[0]["available"]
+    with pytest.raises(RunError, match="available must be a whole number"):
+        parse_verdict(raw, tmp_path / "verdict.json")
