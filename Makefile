@@ -120,6 +120,10 @@ soak-grading: $(STAMP) ## ten minutes of grading with 1 % hostile samples
 fuzz-grading: $(STAMP) ## ten million strings against every built-in grader (5 to 10 minutes)
 	$(ISOLATED) .venv/bin/python tools/fuzz_graders.py --strings 10_000_000
 
+.PHONY: simulate-gate
+simulate-gate: $(STAMP) ## error rates of the gate on made-up models (about four minutes; ARGS=--peers: beside other rules)
+	$(ISOLATED) .venv/bin/python tools/simulate_gate.py $(ARGS)
+
 .PHONY: simulate-sequential
 simulate-sequential: $(STAMP) ## what `--until-decided` costs and saves: error rates and tasks used (about five minutes)
 	$(ISOLATED) .venv/bin/python tools/simulate_sequential.py $(ARGS)

@@ -15,8 +15,8 @@ def accuracy_interval(scores_N: npt.ArrayLike, groups_N: Sequence[Hashable], alp
     """Two-sided interval at level 1 - ``alpha`` of a mean score in [0, 1].
 
     Right/wrong scores: Wilson's (1927) at the effective sample size, with t's quantile where tasks are clustered
-    (Korn and Graubard, Survey Methodology 24:193, 1998). Graded ones: cluster-robust t. From too few groups to show
-    anything it is [0, 1]. Raises ValueError without scores, or for one outside [0, 1].
+    (Korn and Graubard, Survey Methodology 24:193, 1998). Graded ones: that of the paired comparison with zeros. From
+    too few groups to show anything it is [0, 1]. Raises ValueError without scores, or for one outside [0, 1].
 
     >>> [round(end, 3) for end in accuracy_interval([1.0] * 10, range(10), 0.05)]
     [0.722, 1.0]
@@ -25,7 +25,7 @@ def accuracy_interval(scores_N: npt.ArrayLike, groups_N: Sequence[Hashable], alp
     d = paired_difference(np.zeros_like(scores), scores, groups_N, alpha)
     if (d.low, d.high) == (-1.0, 1.0):
         return 0.0, 1.0
-    if d.method != "score":
+    if not np.all((scores == 0.0) | (scores == 1.0)):
         return max(d.low, 0.0), min(d.high, 1.0)
     limit = quantile(1.0 - alpha / 2.0, d.degrees)
     n, share, l2 = d.n / d.design_effect, d.after, limit * limit

@@ -34,7 +34,7 @@ def judge(
     """
     flips: list[Flip] = []
     counts: list[FlipCount] = []
-    judged = [(target.skill, *judge_target(target, settings), target.after) for target in targets]
+    judged = [(target.skill, *judge_target(target, settings, len(targets)), target.after) for target in targets]
     target_rows = [row for _, row, _, _ in judged]
     watched_rows = judge_watched(watched, settings)
     items: list[TargetInput | WatchedInput] = [*targets, *watched]

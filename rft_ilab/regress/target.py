@@ -25,6 +25,7 @@ from rft_ilab.regress.pairing import (
     undecidable,
     worst_group_of,
 )
+from rft_ilab.regress.passk import passes
 from rft_ilab.regress.sequential import Look, at_look
 from rft_ilab.regress.statistics import Difference
 from rft_ilab.regress.verdict import Macro, TargetInput, TargetRow, TaskResult
@@ -35,10 +36,11 @@ MIN_CLASS_N = 15  # tasks that a class needs to count in the macro mean
 Comparisons = Mapping[str, Difference | None]
 
 
-def judge_target(target: TargetInput, settings: GateSettings) -> tuple[TargetRow, list[TaskResult]]:
+def judge_target(target: TargetInput, settings: GateSettings, targets: int = 1) -> tuple[TargetRow, list[TaskResult]]:
     """The row of one target, and the base results (under the better prompt) that it was compared with.
 
-    Raises RunError if there is no base result or the sides hold different tasks.
+    ``targets``: how many there are; the more, the more it takes to say FAIL of one. Raises RunError if there is no base
+    result or the sides hold different tasks.
     """
     if not target.before:
         raise RunError(f"{target.skill}: there are no results of the base model", fix="run the gate again")
@@ -68,7 +70,7 @@ def judge_target(target: TargetInput, settings: GateSettings) -> tuple[TargetRow
     elif (look is None or look.last) and (constant := _constant_answer(kept, classes)):
         outcome, reason = "FAIL", constant
     else:
-        outcome, reason = _decide(greedy, sampled, versus, f"always answering {majority}", settings)
+        outcome, reason = decide_target(greedy, sampled, versus, f"always answering {majority}", settings, targets)
     row = TargetRow(
         skill=target.skill,
         n=len(kept),
@@ -83,6 +85,7 @@ def judge_target(target: TargetInput, settings: GateSettings) -> tuple[TargetRow
             "before_prompt": sampled_label,
             "p": best_sampled.p_superior() if best_sampled else 1.0,
         },
+        pass_at_k=passes(bases[sampled_label], after, alpha),
         macro=_macro(kept_base, kept, classes),
         classes=class_rows(kept_base, kept, classes),
         majority=share,
@@ -93,19 +96,31 @@ def judge_target(target: TargetInput, settings: GateSettings) -> tuple[TargetRow
     return row, bases[label]
 
 
-def _decide(
-    greedy: Comparisons, sampled: Comparisons, versus: Difference | None, constant: str, settings: GateSettings
+def decide_target(
+    greedy: Comparisons,
+    sampled: Comparisons,
+    versus: Difference | None,
+    constant: str,
+    settings: GateSettings,
+    targets: int = 1,
 ) -> tuple[Outcome, str]:
-    """The rule itself, once every comparison exists and nothing forbids a decision."""
+    """The rule itself, once every comparison exists and nothing forbids a decision.
+
+    PASS must be shown by every comparison and needs no adjustment; one of them suffices for FAIL, so that its level is
+    divided by their number (Bonferroni).
+    """
     comparisons = {f"the base model ({label})": d for label, d in greedy.items() if d}
     if versus:
         comparisons[constant] = versus
     asked = f"shown to be below the {100 * settings.min_gain:.1f} asked"
-    if failed := [f"{points(d)} over {name}" for name, d in comparisons.items() if d.high < settings.min_gain]:
+    level = settings.alpha / (2 * targets * max(len(comparisons), 1))
+    if failed := [
+        f"{points(d)} over {name}" for name, d in comparisons.items() if d.p_inferior(settings.min_gain) <= level
+    ]:
         return "FAIL", f"{'; '.join(failed)}: {asked}"
     drawn = {f"the base model ({label}), sampled": d for label, d in sampled.items() if d}
-    open_greedy = [(name, d) for name, d in comparisons.items() if d.low <= 0.0]
-    open_drawn = [(name, d) for name, d in drawn.items() if d.low <= 0.0]
+    open_greedy = [(name, d) for name, d in comparisons.items() if d.p_superior() > settings.alpha / 2.0]
+    open_drawn = [(name, d) for name, d in drawn.items() if d.p_superior() > settings.alpha / 2.0]
     if open_greedy:
         name, d = min(open_greedy, key=lambda pair: pair[1].delta)
         needed = d.tasks_needed(max(d.delta, settings.min_gain - d.delta), settings.alpha)

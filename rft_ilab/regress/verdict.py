@@ -90,6 +90,14 @@ class SampledMetric(Metric):
     samples: int
 
 
+class PassAtK(TypedDict):
+    """``pass_at``: one of ``k`` random answers is right; ``pass_hat``: all are (pass^k). Unbiased, paired by task."""
+
+    k: int
+    pass_at: Metric
+    pass_hat: Metric
+
+
 class Macro(TypedDict):
     before: float | None
     after: float | None
@@ -115,7 +123,8 @@ class Margin(TypedDict):
 
 class TargetRow(TypedDict):
     """``majority``, ``majority_class``, ``macro`` and ``after_vs_majority`` are None without classes. ``n`` tasks of
-    ``available`` were compared."""
+    ``available`` were compared. ``pass_at_k``: for k = 1, 2, 4 ... up to the samples a task, against the base prompt of
+    ``sampled``."""
 
     skill: str
     n: int
@@ -126,6 +135,7 @@ class TargetRow(TypedDict):
     reason: str
     greedy: TargetMetric
     sampled: SampledTargetMetric
+    pass_at_k: list[PassAtK]
     macro: Macro | None
     classes: list[ClassRow]
     majority: float | None
@@ -152,6 +162,7 @@ class WatchedRow(Metric):
     outcome: Outcome
     reason: str
     sampled: SampledMetric
+    pass_at_k: list[PassAtK]
     classes: list[ClassRow]
     worst_group: WorstGroup | None
 

@@ -44,6 +44,7 @@ COMMANDS = {
     ("rft", "compare"): ["MODEL...", "--taxonomy-path", "--skill", "--samples", "--json", "--markdown", "--html"],
     ("rft", "history"): ["--taxonomy-path", "--history", "--skill", "--last", "--json", "--html"],
     ("rft", "compare-controls"): ["RUN", "CONTROL..."],
+    ("rft", "plan"): ["--taxonomy-path", "--power", "--discordance", "--icc", "--run", "--json"],
     ("rft", "grader-test"): ["[SKILL]", "--taxonomy-path", "--grader", "--tasks", "--probes", "--json"],
     ("rft", "serve-graders"): ["--host", "--port", "--token-env"],
     ("rft", "suites"): ["--time", "--model", "--json"],

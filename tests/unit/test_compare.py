@@ -60,7 +60,7 @@ def upper_tail(z: float) -> float:
 
 
 def test_two_models_by_hand() -> None:
-    """B wins 12 tasks and loses 2: McNemar's z is (12 - 2) / sqrt(14); two one-sided hypotheses double its p."""
+    """B wins 12 tasks and loses 2: McNemar's z, less half a task, is (12 - 2.5) / sqrt(14); two hypotheses double p."""
     a = [1.0] * 50 + [0.0] * 50
     b = [1.0] * 48 + [0.0] * 2 + [1.0] * 12 + [0.0] * 38
     comparison = table({"A": side(a), "B": side(b)})
@@ -68,7 +68,7 @@ def test_two_models_by_hand() -> None:
     assert [(s["model"], s["n"], s["score"]) for s in row["scores"]] == [("A", 100, 0.5), ("B", 100, 0.6)]
     assert row["scores"][1]["ci"] == pytest.approx(wilson(60, 100))
     found = pair(comparison, "A", "B")
-    assert found["p"] == pytest.approx(2 * upper_tail(10 / math.sqrt(14)))
+    assert found["p"] == pytest.approx(2 * upper_tail(9.5 / math.sqrt(14)))
     assert (found["delta"], found["better"], found["worse"]) == (pytest.approx(0.1), 12, 2)
     assert (found["finding"], found["equivalent"], row["best"]) == ("second better", False, ["B"])
     assert comparison["standings"] == [
@@ -83,7 +83,7 @@ def test_holm_runs_over_both_directions_of_all_pairs_and_skills() -> None:
     base, better = first(100, 40), first(100, 60)
     comparison = table({"A": side(base), "B": side(base), "C": side(better)}, {k: side(base) for k in "ABC"})
     assert comparison["pairs"] == 6
-    p = upper_tail(math.sqrt(20))  # 20 won, none lost
+    p = upper_tail(19.5 / math.sqrt(20))  # 20 won, none lost; less half a task
     assert pair(comparison, "A", "C")["p"] == pytest.approx(12 * p)
     assert pair(comparison, "B", "C")["p"] == pytest.approx(12 * p, rel=1e-6)  # step-down: never below the first
     assert pair(comparison, "A", "B")["p"] == 1.0

