@@ -221,13 +221,18 @@ def name_of_run(directory: Path) -> str:
     return directory.name if directory.parent == user_directory("data") / "runs" else str(directory)
 
 
+def is_trained(directory: Path) -> bool:
+    """Is there a run, and not one that a gate without training made?"""
+    file = directory / "manifest.json"
+    return file.exists() and not (isinstance(manifest := read_json(file), dict) and manifest.get("kind") == "gate")
+
+
 def latest_run(runs: Path, *, trained: bool = False) -> Path:
     """The newest run below ``runs``; with ``trained`` not one that a gate without training made. Raises RunError."""
     found = sorted(runs.glob("*/manifest.json"), key=lambda p: p.stat().st_mtime, reverse=True)
     for path in found:
-        if trained and (manifest := read_json(path)) and isinstance(manifest, dict) and manifest.get("kind") == "gate":
-            continue
-        return path.parent
+        if not trained or is_trained(path.parent):
+            return path.parent
     raise RunError("no run here yet", where=runs, fix="start one with: ilab rft run")
 
 

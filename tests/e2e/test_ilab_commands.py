@@ -26,7 +26,6 @@ COMMANDS = {
         "--model",
         "--baseline",
         "--base",
-        "--output",
         "--target",
         "--no-target",
         "--junit",
