@@ -68,6 +68,14 @@ endpoint_option = click.option(
     metavar="URL",
     help="OpenAI-compatible server that samples the candidate answers instead of the model in this process.",
 )
+judged_target_option = click.option(
+    "--target",
+    "targets",
+    metavar="SKILL",
+    multiple=True,
+    help="Skill that is to be better; may be repeated. [default: what the run learnt, else the skills of tier target "
+    "in rft.toml]",
+)
 target_option = click.option(
     "--target",
     "targets",

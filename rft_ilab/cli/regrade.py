@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     type=click.Path(path_type=Path),
     help="Model directory that it was compared with. [default: the model that the run started from]",
 )
-@options.target_option
+@options.judged_target_option
 @options.no_target_option
 @options.samples_option
 @options.suite_option

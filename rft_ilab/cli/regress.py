@@ -45,7 +45,7 @@ BATCH = 32
     help="Git revision whose graders, test tasks, settings and baselines judge, e.g. origin/main. "
     "[default: the files as they are]",
 )
-@options.target_option
+@options.judged_target_option
 @options.no_target_option
 @options.samples_option
 @options.suite_option

@@ -19,7 +19,7 @@ from rft_ilab.pipeline.cost import minutes
 from rft_ilab.pipeline.gauge import Gauge, Measurement, Missing, few_collections
 from rft_ilab.pipeline.history import record
 from rft_ilab.pipeline.inputs import Targets, Watched, judge_inputs
-from rft_ilab.pipeline.request import Request, Workspace, local_policy, measure_speed, run_model
+from rft_ilab.pipeline.request import Request, Workspace, local_policy, measure_speed, run_model, with_own_targets
 from rft_ilab.pipeline.screen import Screen
 from rft_ilab.pipeline.sequential import Drawn, at_once, until_decided
 from rft_ilab.pipeline.suites import suite_environments
@@ -39,6 +39,7 @@ def regress(
     many tasks until they are decided; both models are then in memory. Raises RunError or PolicyError when there is no
     model to judge.
     """
+    request = with_own_targets(request)
     space, screen = Workspace(request), Screen(console)
     run = space.open_run()
     directory = candidate if candidate is not None else run_model(run)
