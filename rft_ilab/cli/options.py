@@ -293,6 +293,6 @@ def start_request(
 
 def progress() -> Console:
     """The console for progress: stderr, so that results on stdout can be piped."""
-    from rich.console import Console
+    from rft_ilab.cli.console import LastingConsole
 
-    return Console(stderr=True)
+    return LastingConsole(stderr=True)

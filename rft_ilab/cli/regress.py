@@ -103,6 +103,8 @@ def regress(
         raise click.UsageError("--batch goes with --until-decided")
     if repeats and until_decided:
         raise click.UsageError("--aa judges whole suites; it does not go with --until-decided")
+    if repeats and (history or any(outputs.values())):
+        raise click.UsageError("--aa gives no verdict: nothing for --history, --junit, --markdown or --output-dir")
     if no_target and targets:
         raise click.UsageError("--target and --no-target exclude each other")
     with _judging(taxonomy_path, base) as judges:
@@ -110,7 +112,8 @@ def regress(
         directory, name = _compared_with(taxonomy, baseline, judges)
         if repeats and name and not model:
             raise click.UsageError("a stored baseline answers nothing: --aa needs --model or a --baseline directory")
-        run = _run_for(run_name, model if baseline else None)
+        # A model against itself needs no run either.
+        run = _run_for(run_name, model if baseline or repeats else None)
         request = options.request_for(
             taxonomy,
             run,
