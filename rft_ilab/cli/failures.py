@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import functools
 import sqlite3
+import sys
 import traceback
 from collections.abc import Callable
 from typing import NoReturn, ParamSpec, TypeVar
@@ -47,8 +48,14 @@ def handled(command: Callable[P, R]) -> Callable[P, R]:
         except KeyboardInterrupt:
             click.echo(f"interrupted{_resume()}", err=True)
             raise click.exceptions.Exit(EXIT_INTERRUPTED) from None
-        except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
+        except (click.ClickException, click.exceptions.Exit, click.Abort):
             raise
+        except BrokenPipeError:
+            # Whoever read stdout has left. Click would end with 1, which reads as the gate's FAIL.
+            from rft_ilab.cli.console import silence
+
+            silence(sys.stdout)
+            raise click.exceptions.Exit(EXIT_ERROR) from None
         except Exception as error:  # noqa: BLE001 - the boundary: nothing may leave with exit code 1
             full, line = disk_error(error), environment_failure(error)
             if full is not None:
@@ -67,8 +74,10 @@ def _resume() -> str:
 
 
 def fail(line: str) -> NoReturn:
-    """Print ``Error: line`` on stderr and leave with exit code 2."""
-    click.echo("Error: " + " ".join(line.splitlines()), err=True)
+    """Print ``Error: line`` on stderr, whatever is in it as one line of plain text, and leave with exit code 2."""
+    from rft_ilab.report.wording import visible
+
+    click.echo("Error: " + " ".join(visible(line).splitlines()), err=True)
     raise click.exceptions.Exit(EXIT_ERROR)
 
 

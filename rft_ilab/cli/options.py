@@ -68,6 +68,14 @@ endpoint_option = click.option(
     metavar="URL",
     help="OpenAI-compatible server that samples the candidate answers instead of the model in this process.",
 )
+judged_target_option = click.option(
+    "--target",
+    "targets",
+    metavar="SKILL",
+    multiple=True,
+    help="Skill that is to be better; may be repeated. [default: what the run learnt, else the skills of tier target "
+    "in rft.toml]",
+)
 target_option = click.option(
     "--target",
     "targets",
@@ -285,6 +293,6 @@ def start_request(
 
 def progress() -> Console:
     """The console for progress: stderr, so that results on stdout can be piped."""
-    from rich.console import Console
+    from rft_ilab.cli.console import LastingConsole
 
-    return Console(stderr=True)
+    return LastingConsole(stderr=True)

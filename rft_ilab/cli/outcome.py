@@ -17,13 +17,12 @@ if TYPE_CHECKING:
 
 def write_report(run: Path) -> RunReport:
     """Write report.html into the run and print the summary on stdout; returns what the run holds."""
-    from rich.console import Console
-
+    from rft_ilab.cli.console import LastingConsole
     from rft_ilab.report import html, load, terminal
 
     loaded = load.load_run(run, require_verdict=False)
     html.write_html(loaded, run / "report.html")
-    terminal.print_summary(loaded, Console())
+    terminal.print_summary(loaded, LastingConsole())
     return loaded
 
 

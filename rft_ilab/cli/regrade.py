@@ -12,8 +12,10 @@ import click
 from rft_ilab.cli import options
 from rft_ilab.cli.failures import handled
 from rft_ilab.cli.outcome import conclude
+from rft_ilab.config import load_settings
 
 if TYPE_CHECKING:
+    from rft_ilab.pipeline import Request
     from rft_ilab.pipeline.regrade import Regraded
 
 
@@ -23,14 +25,14 @@ if TYPE_CHECKING:
 @click.option(
     "--model",
     type=click.Path(path_type=Path),
-    help="Candidate that the gate judged. [default: the model of the run]",
+    help="Candidate that the gate judged. [default: that of the last verdict]",
 )
 @click.option(
     "--baseline",
     type=click.Path(path_type=Path),
-    help="Model directory that it was compared with. [default: the model that the run started from]",
+    help="Model directory that it was compared with. [default: that of the last verdict]",
 )
-@options.target_option
+@options.judged_target_option
 @options.no_target_option
 @options.samples_option
 @options.suite_option
@@ -55,14 +57,18 @@ def regrade(
 ) -> None:
     """Judge a run again after a change of graders, without asking a model.
 
-    Grades the cached answers of the gate with the graders as they are now, shows which grades changed, and writes the
+    The same question as last time: models, targets, samples and suites of the last gate, where no option says
+    otherwise. Grades the cached answers with the graders as they are now, shows which grades changed, and writes the
     verdict anew. Other changes (tasks, prompts, a model) need new answers: then this says how many, and the command
     that makes them.
 
     Exit code: 0 PASS, 1 FAIL (the skills are named), 2 INCONCLUSIVE or an error.
     """
+    from rft_ilab.pipeline.question import last_question, refuse_other_kinds, same_again
     from rft_ilab.pipeline.regrade import regrade as regraded
 
+    if no_target and targets:
+        raise click.UsageError("--target and --no-target exclude each other")
     run = options.existing_run(run_name)
     request = options.request_for(
         taxonomy_path,
@@ -74,16 +80,30 @@ def regrade(
         lm_eval_include=lm_eval_include,
         gate={"samples": samples},
     )
-    given: list[tuple[str, object]] = [("--run", run_name or run), ("--model", model), ("--baseline", baseline)]
-    given += [("--samples", samples), ("--lm-eval-include", lm_eval_include)]
-    given += [("--target", target) for target in targets] + [("--suite", suite) for suite in suites]
-    if ctx.get_parameter_source("taxonomy_path") is click.core.ParameterSource.COMMANDLINE:
-        given.append(("--taxonomy-path", taxonomy_path))
-    words = [str(part) for pair in given if pair[1] is not None for part in pair]
-    command = shlex.join(["ilab", "model", "regress", *words, *(["--no-target"] if no_target else [])])
+    if question := last_question(run):
+        refuse_other_kinds(question, run, baseline=baseline is not None)
+        request = same_again(request, question, suites=bool(suites), samples=samples is not None)
+        model = model or (Path(question["candidate"]) if question["candidate"] else None)
+    own = ctx.get_parameter_source("taxonomy_path") is click.core.ParameterSource.COMMANDLINE
+    command = sampling_command(request, run_name or str(run), model, taxonomy=own)
     found, verdict = regraded(request, model, command=command, examples=examples, console=options.progress())
     click.echo("\n".join(line for skill in found for line in described(skill)) or "No grader has changed.")
     conclude(ctx, run, verdict)
+
+
+def sampling_command(request: Request, run: str, model: Path | None, *, taxonomy: bool) -> str:
+    """The gate that asks just what ``request`` does of the models themselves."""
+    gate, plain = request.settings.gate, load_settings(request.taxonomy)
+    given: list[tuple[str, object]] = [("--run", run), ("--model", model), ("--baseline", request.model)]
+    given += [("--samples", gate.samples if gate.samples != plain.gate.samples else None)]
+    given += [("--lm-eval-include", request.lm_eval_include)]
+    given += [("--target", target) for target in request.targets]
+    if request.settings.suites != plain.suites:
+        given += [("--suite", "none")] if plain.suites else []
+        given += [("--suite", f"{n}:{s.limit}" if s.limit else n) for n, s in request.settings.suites.items()]
+    given += [("--taxonomy-path", request.taxonomy if taxonomy else None)]
+    words = [str(part) for pair in given if pair[1] is not None for part in pair]
+    return shlex.join(["ilab", "model", "regress", *words, *(["--no-target"] if request.no_target else [])])
 
 
 def described(skill: Regraded) -> Iterator[str]:

@@ -51,7 +51,7 @@ BATCH = 32
     help="Git revision whose graders, test tasks, settings and baselines judge, e.g. origin/main. "
     "[default: the files as they are]",
 )
-@options.target_option
+@options.judged_target_option
 @options.no_target_option
 @options.samples_option
 @options.suite_option
@@ -109,6 +109,8 @@ def regress(
         raise click.UsageError("--batch goes with --until-decided")
     if repeats and until_decided:
         raise click.UsageError("--aa judges whole suites; it does not go with --until-decided")
+    if repeats and (history or any(outputs.values())):
+        raise click.UsageError("--aa gives no verdict: nothing for --history, --junit, --markdown or --output-dir")
     if no_target and targets:
         raise click.UsageError("--target and --no-target exclude each other")
     with _judging(taxonomy_path, base) as judges:
@@ -116,7 +118,8 @@ def regress(
         directory, name = _compared_with(taxonomy, baseline, judges)
         if repeats and name and not model:
             raise click.UsageError("a stored baseline answers nothing: --aa needs --model or a --baseline directory")
-        run = _run_for(run_name, model if baseline else None)
+        # A model against itself needs no run either.
+        run = _run_for(run_name, model if baseline or repeats else None)
         request = options.request_for(
             taxonomy,
             run,

@@ -16,7 +16,7 @@ from rich.console import Console
 from rft_ilab.errors import RunError
 from rft_ilab.pipeline.cost import minutes
 from rft_ilab.pipeline.gauge import Gauge, Measurement, label
-from rft_ilab.pipeline.request import Request, Workspace, local_policy, measure_speed
+from rft_ilab.pipeline.request import Request, Workspace, local_policy, measure_speed, with_own_targets
 from rft_ilab.pipeline.screen import Screen
 from rft_ilab.pipeline.suites import suite_environments
 from rft_ilab.regress.aa import claimed, summary
@@ -33,6 +33,7 @@ def against_itself(request: Request, model: Path | None, repeats: int, *, consol
 
     Raises RunError if the gate draws at temperature 0, PolicyError when there is no model.
     """
+    request = with_own_targets(request)
     space, screen = Workspace(request), Screen(console)
     if space.settings.gate.temperature == 0.0:
         raise RunError(

@@ -19,7 +19,8 @@ from rft_ilab.pipeline.cost import minutes
 from rft_ilab.pipeline.gauge import Gauge, Measurement, Missing, few_collections
 from rft_ilab.pipeline.history import record
 from rft_ilab.pipeline.inputs import Targets, Watched, judge_inputs
-from rft_ilab.pipeline.request import Request, Workspace, local_policy, measure_speed, run_model
+from rft_ilab.pipeline.question import KEY, question_of
+from rft_ilab.pipeline.request import Request, Workspace, local_policy, measure_speed, run_model, with_own_targets
 from rft_ilab.pipeline.screen import Screen
 from rft_ilab.pipeline.sequential import Drawn, at_once, until_decided
 from rft_ilab.pipeline.suites import suite_environments
@@ -39,6 +40,7 @@ def regress(
     many tasks until they are decided; both models are then in memory. Raises RunError or PolicyError when there is no
     model to judge.
     """
+    request = with_own_targets(request)
     space, screen = Workspace(request), Screen(console)
     run = space.open_run()
     directory = candidate if candidate is not None else run_model(run)
@@ -61,7 +63,7 @@ def regress(
         screen.say(_cost(rollouts, missing, baseline.policy or policy, at_most=bool(batch)))
         drawn = Drawn(targets=targets, watched=watched, looks={}, before={}, after={})
         if batch:
-            asks = baseline.measure if baseline.policy else at_once(baseline.measure, everything)
+            asks = at_once(baseline.measure, everything) if request.baseline else baseline.measure
             candidate_asks = partial(gauge.measure, policy)
             drawn = until_decided(asks, candidate_asks, targets, watched, space.settings.gate, batch, screen)
             everything, asked = _asked(drawn.targets, drawn.watched)
@@ -93,6 +95,7 @@ def regress(
         write_results(run.path(*FILE), measured)
         facts |= {"outcome": verdict["outcome"], "rollouts": rollouts}
         facts |= {"taxonomy": str(request.own_taxonomy.absolute()), "command": [Path(sys.argv[0]).name, *sys.argv[1:]]}
+        facts[KEY] = question_of(space, candidate, batch)
         facts["graders"] = {m.suite.name: m.environment.grader.digest for m in everything}
         write_json(run.path("gate", "verdict.json"), verdict)
         # The verdict of another candidate does not erase what was said of this one.

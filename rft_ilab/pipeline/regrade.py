@@ -17,7 +17,7 @@ from rich.console import Console
 from rft_ilab.errors import RunError
 from rft_ilab.pipeline.gate import regress
 from rft_ilab.pipeline.gauge import VAL_TASKS, Gauge, Measurement, few_collections, greedy_sampling
-from rft_ilab.pipeline.request import Request, Workspace, local_policy, run_model
+from rft_ilab.pipeline.request import Request, Workspace, local_policy, run_model, with_own_targets
 from rft_ilab.pipeline.screen import Screen
 from rft_ilab.pipeline.suites import suite_environments
 from rft_ilab.rollouts import Environment, Graded, cached_grades, grade_groups, missing_groups, sample_groups
@@ -63,6 +63,7 @@ def regrade(
     ``command`` is the one that samples answers, for whoever lacks some; ``examples`` is how many changes of a skill
     are shown. Raises RunError if an answer is missing.
     """
+    request = with_own_targets(request)
     space = Workspace(request)
     run = space.open_run()
     baseline = local_policy(request.model or Path(run.manifest.get("model") or space.model_directory))

@@ -38,7 +38,8 @@ VERSIONED = ("torch", "transformers", "peft", "instructlab")
 class Request:
     """One command's wishes. ``model`` None is the embedded model; ``endpoint`` samples the verified data
     (``endpoint_model``, else the first model listed there), with at most ``concurrency`` calls at a time, each given
-    ``timeout_s`` seconds; ``targets`` empty means the skills of tier target, with ``no_target`` none at all;
+    ``timeout_s`` seconds; ``targets`` empty means the skills of tier target (where a run is judged, those it
+    learnt, see :func:`with_own_targets`), with ``no_target`` none at all;
     ``control`` is one of ``types.CONTROLS`` where GRPO's reward is to be replaced. The gate compares with the stored
     ``baseline`` of that name, if there is one, instead of ``model``, and ``base`` is the git revision that
     judges. It appends its verdict to every file of ``histories``. ``lm_eval_include`` holds further tasks of
@@ -65,6 +66,25 @@ class Request:
     def own_taxonomy(self) -> Path:
         """The taxonomy of the working tree, also where a revision's judges."""
         return self.base.own if self.base else self.taxonomy
+
+
+def with_own_targets(request: Request) -> Request:
+    """The request, with the targets of its run where it names none: a run is judged by what it set out to learn.
+
+    Raises SkillError if the taxonomy does not have them any more.
+    """
+    if request.targets or request.no_target:
+        return request
+    identity = Run.open(request.run).manifest.get("identity")
+    targets = identity.get("targets") if isinstance(identity, dict) else None
+    if not isinstance(targets, list) or not all(isinstance(name, str) for name in targets):
+        return request
+    names = {skill.name for skill in find_skills(request.taxonomy, request.settings)}
+    if gone := sorted(set(targets) - names):
+        raise SkillError(
+            f"no skill {gone[0]!r}, which this run learnt", where=request.taxonomy, fix="name others with --target"
+        )
+    return dataclasses.replace(request, targets=tuple(targets))
 
 
 class Workspace:

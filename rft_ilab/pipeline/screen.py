@@ -12,6 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from rft_ilab.pipeline.live import TrainingView
 from rft_ilab.pipeline.pace import Pace, time_left
+from rft_ilab.report.wording import visible
 
 # Where there is no terminal to draw on, a line is printed at most this often (share of the work).
 PLAIN_EVERY = 0.25
@@ -26,7 +27,8 @@ class Screen:
         self.console = console
 
     def say(self, line: str) -> None:
-        self.console.print(line, markup=False, highlight=False, soft_wrap=True)
+        """Print a line; what graders and models wrote in it cannot steer the terminal."""
+        self.console.print(visible(line), markup=False, highlight=False, soft_wrap=True)
 
     @contextmanager
     def bar(self, label: str, total: int) -> Iterator[Callable[[int], None]]:

@@ -6,6 +6,7 @@ import errno
 import os
 import re
 import sqlite3
+import subprocess
 import sys
 from pathlib import Path
 
@@ -43,6 +44,7 @@ def raising(error):
     [
         (GraderError("no such type 'x'", where="a/grader.json", line=3, fix="one of y"), "a/grader.json:3: no such"),
         (RunError("two\nlines"), "two lines"),
+        (RunError("from a grader: \x1b[2J\u202e"), "from a grader: ⟨U+001B⟩[2J⟨U+202E⟩"),
         (OSError(errno.ENOSPC, "No space left on device", "/runs/x"), "/runs/x: cannot be written: no space left"),
         (OSError(errno.ENOSPC, "No space left on device"), "cannot be written: no space left on the disk (make room"),
         (OSError("1024 requested and 512 written"), "cannot be written: no space left on the disk (make room"),
@@ -223,6 +225,7 @@ def test_report_to(command, arguments, code, report_to, tmp_path, monkeypatch):
         (["--batch", "8"], 2, "--batch goes with --until-decided", None),
         (["--until-decided", "--batch", "0"], 2, "0 is not in the range", None),
         (["--aa", "3", "--until-decided"], 2, "does not go with --until-decided", None),
+        (["--aa", "3", "--junit", "x.xml"], 2, "--aa gives no verdict", None),
         (["--aa", "20"], 0, "1 of 20 verdicts claimed a difference: 5.0 % [0.9, 23.6]. Not shown", None),
         (["--aa", "21"], 1, "4 of 20 verdicts claimed a difference: 20.0 % [8.1, 41.6]. More often than", None),
     ],
@@ -251,3 +254,43 @@ def test_regress_early_and_against_itself(arguments, code, said, batch, tmp_path
     result = CliRunner().invoke(regress.regress, given)
     assert result.exit_code == code and said in result.output
     assert asked == ([batch] if code == 0 and "--aa" not in arguments else [])
+
+
+LEFT = """
+import sys
+from pathlib import Path
+import click
+from rft_ilab.cli import outcome
+from rft_ilab.cli.failures import handled
+from rft_ilab.report import html
+html.write_html = lambda report, path: None
+
+@click.command()
+@click.pass_context
+@handled
+def gate(ctx):
+    outcome.conclude(ctx, Path({run!r}), {{"outcome": "PASS"}})
+
+@click.command()
+@handled
+def other():
+    click.echo("x")
+
+(gate if sys.argv.pop() == "gate" else other)()
+"""
+
+
+@pytest.mark.parametrize(("command", "code"), [("gate", 0), ("other", 2)])
+def test_a_reader_who_left_is_no_fail(command, code):
+    """As in ``ilab model regress | grep -q PASS``."""
+    program = LEFT.format(run=str(Path(__file__).resolve().parents[1] / "fixtures" / "run"))
+    read, write = os.pipe()
+    os.close(read)
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", program, command], stdout=write, stderr=subprocess.PIPE, text=True, timeout=120
+        )
+    finally:
+        os.close(write)
+    assert done.returncode == code, done.stderr
+    assert "Traceback" not in done.stderr

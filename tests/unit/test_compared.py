@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -267,6 +268,11 @@ def test_the_model_at_hand_measures_what_is_missing(
         assert (suites["area/watched"]["measured"], suites["area/watched"]["unpaired"]) == (measured, 30 - measured)
         assert suites["area/target"]["measured"] == 0
     assert f"the model of the stored baseline is at hand: {old}" in world.said.getvalue()
+    path = world.taxonomy / "baselines" / "main.json"
+    path.write_text(re.sub(r'"prompts": .*', '"prompts": {},', path.read_text(), count=1))
+    verdict = regress(stored, new, batch=10, console=world.console())
+    suites = [(suite["skill"], suite["tasks"], suite["gone"]) for suite in verdict["baseline"]["stored"]["suites"]]
+    assert suites == [("area/target", 60, 0), ("area/watched", 60, 30)], "counted once, as whole suites"
 
 
 def test_an_edited_score_shows_where_it_flips(world: World) -> None:

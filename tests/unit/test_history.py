@@ -88,6 +88,11 @@ def test_a_gate_appends_one_small_line_without_texts_or_paths(make: Callable[...
 
     regress(request, candidate=tmp_path / "tuned", console=quiet())
     assert len(read_jsonl(kept)) == 1, "a warm gate repeats itself and says nothing new"
+    append_jsonl(kept, [row | {"outcome": "FAIL"}])
+    regress(request, candidate=tmp_path / "tuned", console=quiet())
+    assert [r["outcome"] for r in read_jsonl(kept)] == ["PASS", "FAIL", "PASS"], "what came back holds"
+    assert load_history(kept, {}).entries[0].outcome == "PASS"
+    kept.write_text(text)
     other = dataclasses.replace(make(base=weak, other=wrong), histories=(kept,))
     regress(other, candidate=tmp_path / "other", console=quiet())
     assert [r["candidate"]["name"] for r in read_jsonl(kept)] == ["tuned", "other"]

@@ -32,7 +32,7 @@ from rft_ilab.pipeline import request as request_module
 from rft_ilab.pipeline.request import Workspace
 from rft_ilab.pipeline.screen import Screen
 from rft_ilab.policy.scripted import ScriptedPolicy
-from rft_ilab.store import Run, append_jsonl, read_json, read_jsonl
+from rft_ilab.store import Run, append_jsonl, read_json, read_jsonl, write_json
 from rft_ilab.types import Prompt, digest
 from tests.unit.taxonomies import write_skill
 
@@ -425,3 +425,19 @@ def test_a_model_against_itself_draws_both_sides_apart(
     settings = dataclasses.replace(request.settings, gate=cold)
     with pytest.raises(RunError, match="temperature 0"):
         against_itself(dataclasses.replace(request, settings=settings), None, 8, console=quiet())
+
+
+def test_a_run_is_judged_by_what_it_learnt(make: Callable[..., Request]) -> None:
+    """Also by a later gate that names no target, whatever rft.toml names."""
+    request = make(base=weak, tuned=on("watched", right, weak))
+    manifest = read_json(request.run / "manifest.json")
+    write_json(request.run / "manifest.json", manifest | {"identity": {"targets": ["area/watched"]}})
+    verdict = judged(request)
+    assert [row["skill"] for row in verdict["targets"]] == ["area/watched"] and verdict["outcome"] == "PASS"
+    assert [(row["skill"], row["tier"]) for row in verdict["watched"]] == [("area/target", "critical")]
+    other = judged(dataclasses.replace(request, targets=("area/target",)))
+    assert [row["skill"] for row in other["targets"]] == ["area/target"] and other["outcome"] == "FAIL"
+    assert judged(dataclasses.replace(request, no_target=True))["targets"] == []
+    write_json(request.run / "manifest.json", manifest | {"identity": {"targets": ["area/gone"]}})
+    with pytest.raises(SkillError, match="no skill 'area/gone', which this run learnt"):
+        judged(request)

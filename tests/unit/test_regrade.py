@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 import os
@@ -11,10 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from rich.console import Console
 
 from rft_ilab.cli.regrade import described
-from rft_ilab.config import load_settings
+from rft_ilab.cli.regrade import regrade as regrade_command
+from rft_ilab.config import Settings, load_settings
 from rft_ilab.errors import RunError
 from rft_ilab.pipeline import Request, gate, regrade
 from rft_ilab.pipeline.regrade import Change, Regraded
@@ -200,3 +203,43 @@ def test_a_warm_gate_loads_no_model(tmp_path: Path) -> None:
         )
         assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == "[]" and "; all answers are cached" in done.stderr
+
+
+def invoked(place: Path, *arguments: str) -> Any:
+    given = ["--taxonomy-path", str(place / "taxonomy"), "--run", str(place / "run"), *arguments]
+    return CliRunner(mix_stderr=False).invoke(regrade_command, given)
+
+
+def test_regrading_asks_what_the_last_gate_asked(place: Path, asked: Asked) -> None:
+    """A judged model that is not the run's own, a target that rft.toml does not name, other samples."""
+    asks = {"targets": ("area/watched",), "settings": with_samples(request(place).settings, 3), "model": place / "base"}
+    question = dataclasses.replace(request(place), **asks)
+    before = gate.regress(question, place / "tuned", console=Console(file=io.StringIO()))
+    assert before["targets"][0]["sampled"]["samples"] == 3
+    asked.clear()
+    result = invoked(place)
+    assert "No grader has changed." in result.output and not asked
+    assert read_json(place / "run/gate/verdict.json") == json.loads(json.dumps(before))
+    assert result.exit_code == {"PASS": 0, "FAIL": 1, "INCONCLUSIVE": 2}[before["outcome"]]
+    other = invoked(place, "--target", "area/target")
+    assert other.exit_code == 2 and "not in the cache" in other.stderr and other.stderr.count("\n") == 1
+    assert "--samples 3 --target area/target" in other.stderr and f"--model {place / 'tuned'}" in other.stderr
+    assert invoked(place, "--target", "area/target", "--no-target").exit_code == 2
+
+
+@pytest.mark.parametrize("why", ["drawn until it was decided", "stored baseline 'main'", "judged by origin/main"])
+def test_what_regrading_cannot_ask_again_is_refused(place: Path, asked: Asked, why: str) -> None:
+    before = gate.regress(request(place), Path("tuned"), batch=20, console=Console(file=io.StringIO()))
+    assert before["mode"] == "until-decided"
+    run = Run.open(place / "run")
+    question = {"batch": None} if "drawn" not in why else {}
+    question |= {"baseline": "main"} if "main'" in why else {"base": "origin/main"} if "origin" in why else {}
+    run.manifest["stages"]["gate"]["question"] |= question
+    run.save()
+    result = invoked(place)
+    assert result.exit_code == 2 and why in result.stderr and result.stderr.count("\n") == 1, result.output
+    assert read_json(place / "run/gate/verdict.json")["mode"] == "until-decided"
+
+
+def with_samples(settings: Settings, samples: int) -> Settings:
+    return dataclasses.replace(settings, gate=dataclasses.replace(settings.gate, samples=samples))

@@ -181,3 +181,9 @@ def test_sparkline(values: list[float], bars: str) -> None:
 
 def test_clock_time() -> None:
     assert [clock_time(s) for s in (0, 59.4, 61, 3600, 36061)] == ["0:00", "0:59", "1:01", "1:00:00", "10:01:01"]
+
+
+def test_words_of_graders_cannot_steer_the_terminal() -> None:
+    out = io.StringIO()
+    Screen(Console(file=out, width=80, force_terminal=True)).say("  the first: \x1b[2J\r[red]x\u202e")
+    assert out.getvalue() == "  the first: ⟨U+001B⟩[2J⟨U+000D⟩[red]x⟨U+202E⟩\n"
