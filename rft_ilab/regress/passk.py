@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable
 
 from rft_ilab.regress.pairing import Score, Side, compare, graded_everywhere, metric
+from rft_ilab.regress.sequential import Look
 from rft_ilab.regress.verdict import PassAtK, TaskResult
 
 
@@ -33,7 +34,7 @@ def pass_hat_k(right: int, n: int, k: int) -> float:
     return math.comb(right, k) / math.comb(n, k)
 
 
-def passes(before: Side, after: Side, alpha: float) -> list[PassAtK]:
+def passes(before: Side, after: Side, alpha: float, look: Look | None = None) -> list[PassAtK]:
     """Both for k = 1, 2, 4 ..., compared task by task with clustered intervals.
 
     Tasks with an ungraded draw on either side are left out, as in the sampled comparison. Empty where nothing was
@@ -46,8 +47,8 @@ def passes(before: Side, after: Side, alpha: float) -> list[PassAtK]:
     n = min(len(result.sampled) for side in (before, after) for result in side)
     rows = []
     for k in (2**power for power in range(n.bit_length())):
-        at = compare(before, after, _score(pass_at_k, k), graded, alpha)
-        hat = compare(before, after, _score(pass_hat_k, k), graded, alpha)
+        at = compare(before, after, _score(pass_at_k, k), graded, alpha, look)
+        hat = compare(before, after, _score(pass_hat_k, k), graded, alpha, look)
         rows.append(PassAtK(k=k, pass_at=metric(at), pass_hat=metric(hat)))
     return rows
 
