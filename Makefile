@@ -80,6 +80,10 @@ regress: .gate ## judge the tuned model again; exit code 0 PASS, 1 FAIL, 2 INCON
 	@code=0; $(ILAB) model regress --run "$(RUN)" $(if $(MODEL),--model "$(MODEL)") $(ARGS) || code=$$?; \
 		echo $$code > $(GATE_CODE)
 
+.PHONY: regrade
+regrade: $(CONFIG) ## after a change of graders: grade the gate's answers again and judge, without asking a model
+	@$(ILAB) rft regrade --run "$(RUN)" $(if $(MODEL),--model "$(MODEL)") $(ARGS)
+
 .PHONY: report
 report: $(CONFIG) ## summary of the run in the terminal; writes report.html into it
 	@$(ILAB) rft report "$(RUN)" $(ARGS)
@@ -131,6 +135,10 @@ simulate-sequential: $(STAMP) ## what `--until-decided` costs and saves: error r
 .PHONY: bench-synth
 bench-synth: $(STAMP) ## what verifying and deduplicating 100,000 candidates costs (about two minutes)
 	$(ISOLATED) .venv/bin/python tools/bench_synth.py
+
+.PHONY: bench-gate
+bench-gate: $(STAMP) ## what the gate costs when all answers are cached, and its error rates (about two minutes)
+	$(ISOLATED) .venv/bin/python tools/bench_gate.py $(ARGS)
 
 .PHONY: bench-rl
 bench-rl: $(STAMP) $(PEER) ## a GRPO step here against TRL's, in an environment of its own (hours; ARGS='--only dates' for less)

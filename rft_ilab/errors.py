@@ -50,6 +50,10 @@ class RunError(RftError):
     """A run directory is missing, corrupt or belongs to another configuration."""
 
 
+class CacheError(RftError):
+    """The cache of answers and grades cannot be used, and must not be touched."""
+
+
 class DiskError(RftError):
     """There is no room for what has to be written; nothing that was there is damaged."""
 

@@ -4,13 +4,19 @@ for what changed, and a killed run goes on where it stood.
 
 from __future__ import annotations
 
+import hashlib
+import itertools
+import json
+import operator
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from json.encoder import encode_basestring
+from typing import Any
 
 from rft_ilab.config import SkillSettings
-from rft_ilab.skills.tasks import build_prompt, class_of
+from rft_ilab.skills.tasks import build_prompts, class_of
 from rft_ilab.store import Cache
-from rft_ilab.types import Grade, Grader, Policy, Prompt, Rollout, Sampling, Skill, Split, Task, digest
+from rft_ilab.types import Grade, Grader, Policy, Prompt, Rollout, Sampling, Skill, Split, Task
 
 # Prompts handed to the policy between two writes to the cache.
 SAVE_EVERY = 64
@@ -63,7 +69,7 @@ def collect(
 
     ``advance`` is called with the number of tasks just finished.
     """
-    prompts = [build_prompt(skill, task, demonstrations) for task in tasks]
+    prompts = build_prompts(skill, tasks, demonstrations)
     return grade_groups(grader, tasks, sample_groups(policy, prompts, n, sampling, cache, advance), cache)
 
 
@@ -79,17 +85,18 @@ def sample_groups(
 
     Rollouts from the cache carry neither token ids nor log-probabilities: evaluation needs none, and RL samples afresh.
     """
-    keys = [_rollout_key(policy, prompt, n, sampling) for prompt in prompts]
+    keys = rollout_keys(policy, prompts, n, sampling)
+    found = cache.get_many(keys)
     groups: dict[str, list[Rollout]] = {}
     missing: list[int] = []
     for i, key in enumerate(keys):
-        found = cache.get(key)
-        if found is None:
+        answers = found.pop(key, None)
+        if answers is None:
             missing.append(i)
         else:
             groups[prompts[i].task_id] = [
                 Rollout(task_id=prompts[i].task_id, index=k, policy_id=policy.id, completion=text, stop=stop)
-                for k, (text, stop) in enumerate(found)
+                for k, (text, stop) in enumerate(answers)
             ]
     advance(len(prompts) - len(missing))
     for start in range(0, len(missing), SAVE_EVERY):
@@ -105,7 +112,9 @@ def sample_groups(
 
 def missing_groups(policy: Policy, prompts: Sequence[Prompt], n: int, sampling: Sampling, cache: Cache) -> list[int]:
     """Indices of the prompts that :func:`sample_groups` would hand to the policy."""
-    return [i for i, prompt in enumerate(prompts) if cache.get(_rollout_key(policy, prompt, n, sampling)) is None]
+    keys = rollout_keys(policy, prompts, n, sampling)
+    there = cache.known(keys)
+    return [i for i, key in enumerate(keys) if key not in there]
 
 
 def grade_groups(
@@ -113,44 +122,86 @@ def grade_groups(
 ) -> list[list[Graded]]:
     """Grade groups of rollouts. Only grades without error are cached: an error may be the machine's."""
     pairs = [(task, rollout) for task, group in zip(tasks, groups, strict=True) for rollout in group]
-    grades: list[Grade | None] = [None] * len(pairs)
-    keys = [_grade_key(grader, task, rollout) for task, rollout in pairs] if cache else []
-    for i, key in enumerate(keys):
-        found = cache.get(key) if cache else None
-        if found is not None:
-            task, rollout = pairs[i]
-            grades[i] = Grade(
-                task_id=task.id,
-                index=rollout.index,
-                policy_id=rollout.policy_id,
-                score=found["score"],
-                passed=found["passed"],
-                answer=found["answer"],
-                reason=found["reason"],
-                grader_digest=grader.digest,
-            )
-    todo = [i for i, grade in enumerate(grades) if grade is None]
-    for i, grade in zip(todo, grader.grade([pairs[i] for i in todo]) if todo else [], strict=True):
-        grades[i] = grade
-    if cache:
-        cache.put((keys[i], _cached(g)) for i in todo if (g := grades[i]) is not None and g.error is None)
-    graded = [Graded(t, r, g) for (t, r), g in zip(pairs, grades, strict=True) if g is not None]
-    out: list[list[Graded]] = []
-    start = 0
-    for group in groups:
-        out.append(graded[start : start + len(group)])
-        start += len(group)
-    return out
+    if cache is None:
+        grades = iter(grader.grade(pairs) if pairs else [])
+        return [[Graded(t, r, next(grades)) for r in group] for t, group in zip(tasks, groups, strict=True)]
+    keys = grade_keys(grader.digest, tasks, groups)
+    found = cache.get_many(keys)
+    todo = [i for i, key in enumerate(keys) if key not in found]
+    fresh = dict(zip(todo, grader.grade([pairs[i] for i in todo]) if todo else [], strict=True))
+    cache.put((keys[i], _cached(grade)) for i, grade in fresh.items() if grade.error is None)
+    graded = (
+        Graded(task, rollout, fresh[i] if i in fresh else _grade(found[keys[i]], rollout, grader.digest))
+        for i, (task, rollout) in enumerate(pairs)
+    )
+    return [list(itertools.islice(graded, len(group))) for group in groups]
+
+
+def cached_grades(
+    grader_digest: str, tasks: Sequence[Task], groups: Sequence[Sequence[Rollout]], cache: Cache
+) -> list[list[Grade | None]]:
+    """What a grader, of which the digest is all that is left, once said of each rollout; None if that is not known."""
+    keys = grade_keys(grader_digest, tasks, groups)
+    found = cache.get_many(keys)
+    rollouts = (rollout for group in groups for rollout in group)
+    grades = (_grade(found[k], r, grader_digest) if k in found else None for k, r in zip(keys, rollouts, strict=True))
+    return [list(itertools.islice(grades, len(group))) for group in groups]
+
+
+def _grade(found: Mapping[str, Any], rollout: Rollout, grader_digest: str) -> Grade:
+    return Grade(
+        task_id=rollout.task_id,
+        index=rollout.index,
+        policy_id=rollout.policy_id,
+        score=found["score"],
+        passed=found["passed"],
+        answer=found["answer"],
+        reason=found["reason"],
+        grader_digest=grader_digest,
+    )
 
 
 def _cached(grade: Grade) -> dict[str, object]:
     return {"score": grade.score, "passed": grade.passed, "answer": grade.answer, "reason": grade.reason}
 
 
-def _rollout_key(policy: Policy, prompt: Prompt, n: int, s: Sampling) -> str:
-    messages = [m.as_dict() for m in prompt.messages]
-    return digest(["rollouts", policy.id, messages, prompt.task_id, n, s.temperature, s.max_tokens, s.seed])
+def rollout_keys(policy: Policy, prompts: Sequence[Prompt], n: int, s: Sampling) -> list[str]:
+    """Where the cache has the answers to each prompt: digests of ["rollouts", policy, messages, task, n, sampling ...].
+
+    Written out by hand, since a gate asks for tens of thousands whose demonstrations are the same.
+    """
+    head = _json(["rollouts", policy.id])[:-1]
+    tail = _json([n, s.temperature, s.max_tokens, s.seed])[1:]
+    shared: dict[tuple[tuple[str, str], ...], str] = {}
+    keys = []
+    for prompt in prompts:
+        *before, last = map(_ROLE_AND_CONTENT, prompt.messages)
+        start = shared.get(turns := tuple(before))
+        if start is None:
+            start = shared[turns] = "".join(f"{_message(*turn)}," for turn in turns)
+        keys.append(_sha256(f"{head},[{start}{_message(*last)}],{encode_basestring(prompt.task_id)},{tail}"))
+    return keys
 
 
-def _grade_key(grader: Grader, task: Task, rollout: Rollout) -> str:
-    return digest(["grade", grader.digest, task.id, dict(task.item), rollout.completion, rollout.stop])
+def grade_keys(grader_digest: str, tasks: Sequence[Task], groups: Sequence[Sequence[Rollout]]) -> list[str]:
+    """Where the cache has the grade of each rollout: digests of ["grade", grader, task, item, completion, stop]."""
+    keys = []
+    for task, group in zip(tasks, groups, strict=True):
+        head = _json(["grade", grader_digest, task.id, dict(task.item)])[:-1] if group else ""
+        keys += [_sha256(f'{head},{encode_basestring(r.completion)},"{r.stop}"]') for r in group]
+    return keys
+
+
+# The text that digest() hashes.
+_json = json.JSONEncoder(sort_keys=True, ensure_ascii=False, separators=(",", ":")).encode
+
+
+_ROLE_AND_CONTENT = operator.attrgetter("role", "content")
+
+
+def _message(role: str, content: str) -> str:
+    return f'{{"content":{encode_basestring(content)},"role":{encode_basestring(role)}}}'
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""Files that survive: atomic writes, append-only JSONL, a content-addressed cache, the run directory.
+"""Files that survive: atomic writes, append-only JSONL, the run directory; and the cache (:mod:`rft_ilab.cache`).
 
 A run directory is the interface between stages (and the only one)::
 
@@ -29,7 +29,6 @@ import fcntl
 import json
 import os
 import resource
-import sqlite3
 import sys
 import tempfile
 import time
@@ -37,6 +36,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from rft_ilab.cache import Cache as Cache
 from rft_ilab.disk import PARTIAL, full_disk_named, make_directory, sync_directory
 from rft_ilab.errors import RunError
 
@@ -153,60 +153,6 @@ def user_directory(kind: str) -> Path:
     return root / "instructlab" / "rft"
 
 
-class Cache:
-    """Content-addressed JSON values in one SQLite file: safe for concurrent processes and kill -9.
-
-    Keys are digests of everything that determines the value, so entries never go stale; a corrupt
-    file is set aside and started anew, since everything in it can be computed again.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        with full_disk_named(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._db = self._opened()
-
-    def _opened(self) -> sqlite3.Connection:
-        path = self.path
-        # SQLite does not wait where two turn the journal of a new file to WAL: one at a time. It also keeps two that
-        # find the same file broken from setting aside each other's new one.
-        with path.with_name(f"{path.name}.lock").open("ab") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            try:
-                return self._open()
-            except sqlite3.DatabaseError as error:
-                # A file that somebody has locked is no reason to throw their work away.
-                if error.sqlite_errorcode & 0xFF not in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
-                    raise
-                path.rename(path.with_suffix(f".corrupt-{time.time_ns()}"))
-                return self._open()
-
-    def _open(self) -> sqlite3.Connection:
-        db = sqlite3.connect(self.path, timeout=60, isolation_level=None)
-        db.execute("PRAGMA journal_mode=WAL")
-        db.execute("PRAGMA synchronous=NORMAL")
-        db.execute("CREATE TABLE IF NOT EXISTS entries (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID")
-        return db
-
-    def get(self, key: str) -> Any | None:
-        row = self._db.execute("SELECT value FROM entries WHERE key = ?", (key,)).fetchone()
-        return None if row is None else json.loads(row[0])
-
-    def put(self, entries: Iterable[tuple[str, Any]]) -> None:
-        """Raises DiskError when there is no room; then none of them is in."""
-        rows = [(key, json.dumps(value, ensure_ascii=False)) for key, value in entries]
-        with full_disk_named(self.path):
-            self._db.execute("BEGIN IMMEDIATE")
-            try:
-                self._db.executemany("INSERT OR IGNORE INTO entries VALUES (?, ?)", rows)
-                self._db.execute("COMMIT")
-            except sqlite3.Error:
-                # Of a full disk SQLite may have rolled back by itself.
-                if self._db.in_transaction:
-                    self._db.execute("ROLLBACK")
-                raise
-
-
 class Run:
     """One run directory. Stages record themselves in the manifest when they are finished."""
 
@@ -275,13 +221,18 @@ def name_of_run(directory: Path) -> str:
     return directory.name if directory.parent == user_directory("data") / "runs" else str(directory)
 
 
+def is_trained(directory: Path) -> bool:
+    """Is there a run, and not one that a gate without training made?"""
+    file = directory / "manifest.json"
+    return file.exists() and not (isinstance(manifest := read_json(file), dict) and manifest.get("kind") == "gate")
+
+
 def latest_run(runs: Path, *, trained: bool = False) -> Path:
     """The newest run below ``runs``; with ``trained`` not one that a gate without training made. Raises RunError."""
     found = sorted(runs.glob("*/manifest.json"), key=lambda p: p.stat().st_mtime, reverse=True)
     for path in found:
-        if trained and (manifest := read_json(path)) and isinstance(manifest, dict) and manifest.get("kind") == "gate":
-            continue
-        return path.parent
+        if not trained or is_trained(path.parent):
+            return path.parent
     raise RunError("no run here yet", where=runs, fix="start one with: ilab rft run")
 
 

@@ -28,6 +28,7 @@ COMMANDS = {
     "ilab rft baseline save": "rft_ilab.cli.baseline:save",
     "ilab rft baseline list": "rft_ilab.cli.baseline:list_",
     "ilab rft baseline show": "rft_ilab.cli.baseline:show",
+    "ilab rft regrade": "rft_ilab.cli.regrade:regrade",
     "ilab rft report": "rft_ilab.cli.report:report",
     "ilab rft explain": "rft_ilab.cli.explain:explain",
     "ilab rft rollouts": "rft_ilab.cli.rollouts:rollouts",

@@ -15,6 +15,7 @@ from rft_ilab.cli.failures import handled
 from rft_ilab.cli.outcome import conclude
 from rft_ilab.cli.outputs import output_options
 from rft_ilab.errors import RunError
+from rft_ilab.store import is_trained
 
 if TYPE_CHECKING:
     from rft_ilab.pipeline.judging import Base
@@ -43,12 +44,6 @@ BATCH = 32
     show_envvar=True,
     help="Git revision whose graders, test tasks, settings and baselines judge, e.g. origin/main. "
     "[default: the files as they are]",
-)
-@click.option(
-    "--output",
-    type=click.Path(path_type=Path),
-    help="Without a training run: where the verdict on --model goes. "
-    "[default, with --model and --baseline: gate-... among the runs]",
 )
 @options.target_option
 @options.no_target_option
@@ -84,7 +79,6 @@ def regress(
     model: Path | None,
     baseline: str | None,
     base: str | None,
-    output: Path | None,
     targets: tuple[str, ...],
     no_target: bool,
     samples: int | None,
@@ -109,8 +103,6 @@ def regress(
         raise click.UsageError("--batch goes with --until-decided")
     if repeats and until_decided:
         raise click.UsageError("--aa judges whole suites; it does not go with --until-decided")
-    if output and (run_name or not model):
-        raise click.UsageError("--output goes with --model and without --run")
     if no_target and targets:
         raise click.UsageError("--target and --no-target exclude each other")
     with _judging(taxonomy_path, base) as judges:
@@ -118,10 +110,7 @@ def regress(
         directory, name = _compared_with(taxonomy, baseline, judges)
         if repeats and name and not model:
             raise click.UsageError("a stored baseline answers nothing: --aa needs --model or a --baseline directory")
-        if model and (output or (baseline and not run_name)):
-            run = pipeline.gate_run(model, options.runs_directory(), output)
-        else:
-            run = options.existing_run(run_name, trained=True)
+        run = _run_for(run_name, model if baseline else None)
         request = options.request_for(
             taxonomy,
             run,
@@ -142,6 +131,16 @@ def regress(
         batch = (batch or BATCH) if until_decided else None
         verdict = pipeline.regress(request, candidate=model, batch=batch, console=options.progress())
         conclude(ctx, run, verdict, **outputs)
+
+
+def _run_for(value: str | None, candidate: Path | None) -> Path:
+    """The run that is judged; of a ``candidate`` that no run made, a directory for its verdicts, new or used before."""
+    from rft_ilab import pipeline
+
+    directory = options.run_path(value) if value else None
+    if candidate and (directory is None or not is_trained(directory)):
+        return pipeline.gate_run(candidate, options.runs_directory(), directory)
+    return options.existing_run(value, trained=True)
 
 
 @contextlib.contextmanager

@@ -7,6 +7,7 @@ does better on the validation split: a skill that the baseline cannot show would
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from rich.console import Console
 
 from rft_ilab.pipeline.compared import compared_with, number_formats
 from rft_ilab.pipeline.cost import minutes
-from rft_ilab.pipeline.gauge import Gauge, Measurement
+from rft_ilab.pipeline.gauge import Gauge, Measurement, Missing, few_collections
 from rft_ilab.pipeline.history import record
 from rft_ilab.pipeline.inputs import Targets, Watched, judge_inputs
 from rft_ilab.pipeline.request import Request, Workspace, local_policy, measure_speed, run_model
@@ -25,8 +26,10 @@ from rft_ilab.pipeline.suites import suite_environments
 from rft_ilab.regress.gate import judge
 from rft_ilab.results import FILE, Measured, write_results
 from rft_ilab.store import name_of_run, write_json
+from rft_ilab.types import Policy
 
 
+@few_collections()
 def regress(
     request: Request, candidate: Path | None = None, *, batch: int | None = None, console: Console
 ) -> dict[str, Any]:
@@ -51,19 +54,16 @@ def regress(
         watched |= {e.skill.name: gauge.suite(e, e.settings.demonstrations) for e in suites_asked}
         everything, asked = _asked(targets, watched)
         rollouts = sum(m.calls * (1 + m.suite.samples) for m in everything + asked)
-        speed = measure_speed(baseline.policy) if baseline.policy else None
-        positions = sum(m.positions for m in everything + asked)
-        screen.say(
-            f"gate: {'at most ' if batch else ''}{rollouts} test rollouts of baseline and candidate, "
-            + (f"{minutes(positions, speed)} " if speed else "")
-            + "(what is cached is free)"
-        )
+        policy = local_policy(directory)
+        missing = gauge.missing(policy, asked)
+        if baseline.policy:
+            missing += gauge.missing(baseline.policy, everything)
+        screen.say(_cost(rollouts, missing, baseline.policy or policy, at_most=bool(batch)))
         drawn = Drawn(targets=targets, watched=watched, looks={}, before={}, after={})
         if batch:
             asks = baseline.measure if baseline.policy else at_once(baseline.measure, everything)
-            candidate_asks = partial(gauge.measure, local_policy(directory))
+            candidate_asks = partial(gauge.measure, policy)
             drawn = until_decided(asks, candidate_asks, targets, watched, space.settings.gate, batch, screen)
-            del candidate_asks
             everything, asked = _asked(drawn.targets, drawn.watched)
             rollouts = sum(m.calls * (1 + m.suite.samples) for m in everything + asked)
         before, after = drawn.before, drawn.after
@@ -71,7 +71,6 @@ def regress(
         with screen.bar("baseline", sum(m.calls for m in open_) * 2) as advance:
             before |= {m.suite.digest: baseline.measure(m, advance) for m in open_}
         baseline.policy = None  # two models need not fit into memory
-        policy = local_policy(directory)
         if warning := number_formats(baseline.id, policy.id):
             screen.say(warning)
         open_ = [m for m in asked if m.suite.digest not in after]
@@ -94,6 +93,7 @@ def regress(
         write_results(run.path(*FILE), measured)
         facts |= {"outcome": verdict["outcome"], "rollouts": rollouts}
         facts |= {"taxonomy": str(request.own_taxonomy.absolute()), "command": [Path(sys.argv[0]).name, *sys.argv[1:]]}
+        facts["graders"] = {m.suite.name: m.environment.grader.digest for m in everything}
         write_json(run.path("gate", "verdict.json"), verdict)
         # The verdict of another candidate does not erase what was said of this one.
         write_json(run.path("gate", "verdicts", f"{policy.id.split(':')[1][:12]}.json"), verdict)
@@ -105,3 +105,15 @@ def _asked(targets: Targets, watched: Watched) -> tuple[list[Measurement], list[
     """What the baseline is asked, and what the candidate."""
     everything = [m for suites in targets.values() for m in suites] + list(watched.values())
     return everything, [suites[0] for suites in targets.values()] + list(watched.values())
+
+
+def _cost(rollouts: int, missing: Sequence[Missing], policy: Policy, *, at_most: bool) -> str:
+    """One line. The model is loaded and timed only if something has to be asked of one."""
+    asked = sum(m.answers for m in missing)
+    line = f"gate: {'at most ' if at_most else ''}{rollouts} test rollouts of baseline and candidate"
+    if not asked:
+        return f"{line}; all answers are cached"
+    if asked < rollouts:
+        line += f", {rollouts - asked} of them cached"
+    speed = measure_speed(policy)
+    return line + (f", {minutes(sum(m.positions for m in missing), speed)}" if speed else "")

@@ -18,9 +18,13 @@ from rft_ilab.errors import RunError, SkillError
 from rft_ilab.grading.engine import build_grader
 from rft_ilab.grading.generator import FILE, MAX_BYTES, has_generator
 from rft_ilab.grading.proof.lint import quick_findings
+from rft_ilab.grading.proof.prove import REMOTE, has_part
 from rft_ilab.pipeline.judging import Base
+from rft_ilab.policy.local.lazy import LazyPolicy
 from rft_ilab.rollouts import Environment
 from rft_ilab.skills.reading import read_text
+from rft_ilab.skills.tasks import FILE as TASKS
+from rft_ilab.skills.tasks import MAX_BYTES as MAX_TASKS_BYTES
 from rft_ilab.skills.tasks import load_tasks, scan_tasks
 from rft_ilab.skills.tree import find_skills
 from rft_ilab.store import Cache, Run, user_directory
@@ -97,13 +101,13 @@ class Workspace:
 
     @cached_property
     def cache(self) -> Cache:
-        return Cache(user_directory("cache") / "results.sqlite")
+        return user_cache()
 
     @cached_property
     def model_directory(self) -> Path:
         """The model to start from; converts the embedded one on first use. Raises PolicyError."""
         from rft_ilab.policy.local.embedded import embedded_model
-        from rft_ilab.policy.local.model import check_model_directory
+        from rft_ilab.policy.local.identity import check_model_directory
 
         if self.request.model is None:
             return embedded_model()
@@ -177,9 +181,15 @@ def environments_of(skills: Sequence[Skill], settings: Settings) -> list[Environ
     environments = [
         Environment.of(skill, load_tasks(skill), build_grader(skill), settings.skill(skill.name)) for skill in skills
     ]
+    cache = user_cache()
     for environment in environments:
-        _check_references(environment)
+        _check_references(environment, cache)
     return environments
+
+
+def user_cache() -> Cache:
+    """Where answers and grades are kept."""
+    return Cache(user_directory("cache") / "results.sqlite")
 
 
 def _identity(e: Environment) -> str:
@@ -190,11 +200,16 @@ def _identity(e: Environment) -> str:
     return digest([tasks, seeds, generator, e.skill.grader_digest, dataclasses.asdict(e.settings)])
 
 
-def _check_references(environment: Environment) -> None:
+def _check_references(environment: Environment, cache: Cache) -> None:
     """Every authored answer must pass its own grader, or training and gate would rest on wrong answers.
 
+    What has been found right is not tried again; but what a grader found that asks others may change without a trace.
     Raises SkillError that names the line of the first one that does not.
     """
+    skill, tasks = environment.skill, environment.skill.directory / TASKS
+    key = digest(["references accepted", skill.grader_digest, read_text(tasks, MAX_TASKS_BYTES)])
+    if cache.get(key):
+        return
     lined, _ = scan_tasks(environment.skill)
     pairs = [
         (task, Rollout(task_id=task.id, index=0, policy_id="reference", completion=task.reference, stop="eos"))
@@ -204,10 +219,12 @@ def _check_references(environment: Environment) -> None:
         if not grade.passed:
             raise SkillError(
                 f"the grader does not accept the reference: {grade.error or grade.reason}",
-                where=environment.skill.directory / "tasks.jsonl",
+                where=tasks,
                 line=line,
                 fix="correct the reference or the grader; ilab taxonomy lint lists them all",
             )
+    if not has_part(skill.grader, REMOTE):
+        cache.put([(key, True)])
 
 
 def _refuse_exploitable(environment: Environment) -> None:
@@ -227,19 +244,17 @@ def _refuse_exploitable(environment: Environment) -> None:
 
 
 def local_policy(directory: Path) -> Policy:
-    """The policy of a model directory. Raises PolicyError."""
-    from rft_ilab.policy.local.model import load_model
-    from rft_ilab.policy.local.sampler import LocalPolicy
-
-    return LocalPolicy(load_model(directory))
+    """The policy of a model directory, loaded when it is first asked something. Raises PolicyError."""
+    return LazyPolicy(directory, user_cache())
 
 
 def measure_speed(policy: Policy) -> float | None:
     """Positions a second of a local policy; None for an endpoint, whose speed is not ours to know."""
+    if not isinstance(policy, LazyPolicy):
+        return None
     from rft_ilab.policy.local.model import positions_per_second
-    from rft_ilab.policy.local.sampler import LocalPolicy
 
-    return round(positions_per_second(policy.loaded), 1) if isinstance(policy, LocalPolicy) else None
+    return round(positions_per_second(policy.loaded), 1)
 
 
 def run_model(run: Run) -> Path:

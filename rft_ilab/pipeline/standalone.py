@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rft_ilab.errors import RunError
 from rft_ilab.pipeline.request import versions
-from rft_ilab.store import Run, read_json
+from rft_ilab.store import Run, is_trained
 
 KIND = "gate"
 
@@ -22,9 +22,8 @@ def gate_run(candidate: Path, runs: Path, output: Path | None = None) -> Path:
 
     check_model_directory(candidate)
     directory = output or runs / f"gate-{directory_digest(candidate)[:12]}"
-    manifest = directory / "manifest.json"
-    if manifest.exists() and read_json(manifest).get("kind") != KIND:
-        raise RunError("belongs to a training run", where=directory, fix="give --run, or another --output")
+    if is_trained(directory):
+        raise RunError("belongs to a training run", where=directory, fix="give another --run")
     facts = {
         "identity": {"kind": KIND},
         "kind": KIND,

@@ -10,7 +10,8 @@ from typing import Any, NoReturn
 
 from rft_ilab.pipeline.baselines import EMBEDDED, asked, read_baseline
 from rft_ilab.pipeline.gauge import Gauge, Measurement, answer_of, label
-from rft_ilab.pipeline.request import Workspace
+from rft_ilab.pipeline.request import Workspace, user_cache
+from rft_ilab.policy.local.identity import directory_digest
 from rft_ilab.regress.baseline import Baseline, StoredSuite, StoredTask, short_digest, short_id
 from rft_ilab.regress.verdict import Answer, TaskResult
 from rft_ilab.rollouts import Environment, grade_groups, missing_groups
@@ -266,6 +267,4 @@ def _changes(m: Measurement, suite: StoredSuite | None, fitting: Mapping[str, St
 
 
 def _digest(directory: Path) -> str:
-    from rft_ilab.policy.local.model import directory_digest
-
-    return directory_digest(directory)
+    return directory_digest(directory, user_cache())

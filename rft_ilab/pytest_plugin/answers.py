@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from rft_ilab.errors import PolicyError
 from rft_ilab.pipeline.cost import minutes, sampling_positions, sampling_tokens, tokens
 from rft_ilab.pipeline.request import local_policy, measure_speed
 from rft_ilab.policy.endpoint import EndpointPolicy
+from rft_ilab.policy.local.lazy import LazyPolicy
 from rft_ilab.pytest_plugin.wishes import Wishes
 from rft_ilab.rollouts import Environment, Graded, grade_groups, missing_groups, sample_groups
 from rft_ilab.skills.tasks import build_prompt
@@ -50,28 +50,6 @@ class Answered:
         return next((graded for graded in self.graded if graded.grade.passed is False), self.graded[0])
 
 
-class LocalModel:
-    """The policy of a model directory, loaded when something is sampled: what is cached needs its name alone."""
-
-    def __init__(self, directory: Path) -> None:
-        from rft_ilab.policy.local.model import check_model_directory, choose_dtype, directory_digest
-
-        check_model_directory(directory)
-        self.directory = directory
-        self.id = f"local:{directory_digest(directory)}:{str(choose_dtype()).removeprefix('torch.')}"
-
-    @cached_property
-    def loaded(self) -> Policy:
-        """Raises PolicyError."""
-        policy = local_policy(self.directory)
-        if policy.id != self.id:
-            raise PolicyError("is not the model that it was a moment ago", where=self.directory, fix="start again")
-        return policy
-
-    def sample(self, prompts: Sequence[Prompt], n: int, sampling: Sampling) -> Iterator[Rollout]:
-        return self.loaded.sample(prompts, n, sampling)
-
-
 class Answers:
     """Asks the model of one pytest session. ``cache`` is the file that keeps the answers."""
 
@@ -91,8 +69,8 @@ class Answers:
         if wishes.directory is None:
             from rft_ilab.policy.local.embedded import embedded_model
 
-            return LocalModel(embedded_model())
-        return LocalModel(wishes.directory)
+            return local_policy(embedded_model())
+        return local_policy(wishes.directory)
 
     def ask(
         self, environment: Environment, tasks: Sequence[Task], sampling: Sampling, advance: Callable[[int], None]
@@ -133,8 +111,8 @@ class Answers:
         if not missing:
             return f"{line}, all cached"
         line += f", {asked - missing} of them cached; the others: "
-        if isinstance(self.policy, LocalModel):
-            return line + minutes(positions, measure_speed(self.policy.loaded) or 1.0)
+        if isinstance(self.policy, LazyPolicy):
+            return line + minutes(positions, measure_speed(self.policy) or 1.0)
         return line + f"{tokens(reads)} to read, at most {writes:,.0f} to write"
 
     def _prompts(self, environment: Environment, tasks: Sequence[Task]) -> list[Prompt]:

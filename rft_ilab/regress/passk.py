@@ -9,9 +9,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from rft_ilab.regress.pairing import Score, Side, compare, graded_everywhere, metric
+from rft_ilab.regress.pairing import Side, metric
 from rft_ilab.regress.sequential import Look
-from rft_ilab.regress.verdict import PassAtK, TaskResult
+from rft_ilab.regress.statistics import paired_difference
+from rft_ilab.regress.verdict import Metric, PassAtK, TaskResult
 
 
 def pass_at_k(right: int, n: int, k: int) -> float:
@@ -40,30 +41,25 @@ def passes(before: Side, after: Side, alpha: float, look: Look | None = None) ->
     Tasks with an ungraded draw on either side are left out, as in the sampled comparison. Empty where nothing was
     drawn, nothing is graded, or a score is neither right nor wrong.
     """
-    graded = graded_everywhere([before, after], _drawn)
-    scores = [s for side in (before, after) for r, keep in zip(side, graded, strict=True) if keep for s in r.sampled]
-    if not scores or any(score not in (0.0, 1.0) for score in scores):
+    graded = [_graded(then) and _graded(now) for then, now in zip(before, after, strict=True)]
+    kept = [(then, now) for then, now, keep in zip(before, after, graded, strict=True) if keep]
+    if not kept or any(score not in (0.0, 1.0) for pair in kept for result in pair for score in result.sampled):
         return []
+    counts = [[(sum(map(bool, r.sampled)), len(r.sampled)) for r in side] for side in zip(*kept, strict=True)]
+    groups = [now.group for _, now in kept]
     n = min(len(result.sampled) for side in (before, after) for result in side)
-    rows = []
-    for k in (2**power for power in range(n.bit_length())):
-        at = compare(before, after, _score(pass_at_k, k), graded, alpha, look)
-        hat = compare(before, after, _score(pass_hat_k, k), graded, alpha, look)
-        rows.append(PassAtK(k=k, pass_at=metric(at), pass_hat=metric(hat)))
-    return rows
+    level = look.level(alpha) if look else alpha
+
+    def compared(estimator: Callable[[int, int, int], float], k: int) -> Metric:
+        then, now = ([estimator(right, drawn, k) for right, drawn in side] for side in counts)
+        return metric(paired_difference(then, now, groups, level))
+
+    ks = [2**power for power in range(n.bit_length())]
+    return [PassAtK(k=k, pass_at=compared(pass_at_k, k), pass_hat=compared(pass_hat_k, k)) for k in ks]
 
 
-def _drawn(result: TaskResult) -> float:
-    return 0.0 if result.sampled and all(score is not None for score in result.sampled) else math.nan
-
-
-def _score(estimator: Callable[[int, int, int], float], k: int) -> Score:
-    def score(result: TaskResult) -> float:
-        if math.isnan(_drawn(result)):
-            return math.nan
-        return estimator(sum(value == 1.0 for value in result.sampled), len(result.sampled), k)
-
-    return score
+def _graded(result: TaskResult) -> bool:
+    return bool(result.sampled) and None not in result.sampled
 
 
 def _check(right: int, n: int, k: int) -> None:

@@ -105,7 +105,11 @@ def _deeper_than(value: Any, limit: int) -> bool:
 
 def has_lone_surrogate(value: Any) -> bool:
     """Whether any string in a JSON value could not be written as UTF-8."""
-    return any("\ud800" <= c <= "\udfff" for c in json.dumps(value, ensure_ascii=False))
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return True
+    return False
 
 
 def canonical_json(value: Any) -> str:

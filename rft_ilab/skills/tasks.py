@@ -14,7 +14,7 @@ from typing import Any, get_args
 
 from rft_ilab.errors import SkillError
 from rft_ilab.skills.reading import canonical_json, has_lone_surrogate, parse_json, read_text
-from rft_ilab.types import Message, Origin, Prompt, Skill, Split, Task
+from rft_ilab.types import Message, Origin, Prompt, Seed, Skill, Split, Task
 
 FILE = "tasks.jsonl"
 MAX_BYTES = 64 * 1024 * 1024
@@ -169,20 +169,35 @@ def build_prompt(skill: Skill, task: Task, demonstrations: int) -> Prompt:
     Seeds are taken so that every distinct answer comes once before any comes twice, and shown in the
     order of ``qna.yaml``. A seed that asks the task's own question is left out: it would give the answer away.
     """
-    own = task.messages[-1].content.strip()
-    seeds = [seed for seed in skill.seeds if own not in (seed.prompt.strip(), seed.question.strip())]
+    return build_prompts(skill, [task], demonstrations)[0]
+
+
+def build_prompts(skill: Skill, tasks: Sequence[Task], demonstrations: int) -> list[Prompt]:
+    """:func:`build_prompt` for many tasks, most of which share their demonstrations."""
+    asked = {text.strip() for seed in skill.seeds for text in (seed.prompt, seed.question)}
+    usual = _turns(skill.seeds, demonstrations)
+    prompts = []
+    for task in tasks:
+        own, turns = task.messages[-1].content.strip(), usual
+        if own in asked:
+            others = [seed for seed in skill.seeds if own not in (seed.prompt.strip(), seed.question.strip())]
+            turns = _turns(others, demonstrations)
+        prompts.append(Prompt(task_id=task.id, messages=(task.messages[0], *turns, *task.messages[1:])))
+    return prompts
+
+
+def _turns(seeds: Sequence[Seed], demonstrations: int) -> list[Message]:
     seen: dict[str, int] = {}
     ranks = []
     for index, seed in enumerate(seeds):
         ranks.append((seen.setdefault(seed.answer, 0), index))
         seen[seed.answer] += 1
     chosen = sorted(index for _, index in sorted(ranks)[: max(demonstrations, 0)])
-    turns = [
+    return [
         turn
         for index in chosen
         for turn in (Message("user", seeds[index].prompt), Message("assistant", seeds[index].answer))
     ]
-    return Prompt(task_id=task.id, messages=(task.messages[0], *turns, *task.messages[1:]))
 
 
 def class_of(tasks: Sequence[Task]) -> dict[str, str] | None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from rft_ilab.errors import PolicyError
+from rft_ilab.policy.local.lazy import LazyPolicy
 from rft_ilab.types import Policy, Prompt, Rollout, Sampling
 
 DIGITS = 6
@@ -19,11 +21,11 @@ class Chooser:
     """
 
     def __init__(self, policy: Policy, choices: Mapping[str, tuple[str, ...]]) -> None:
-        from rft_ilab.policy.local.sampler import LocalPolicy
-
-        if not isinstance(policy, LocalPolicy):
+        # A lazy one would be loaded by the second question.
+        if not (isinstance(policy, LazyPolicy) or hasattr(policy, "loaded")):
             raise PolicyError("a task with choices needs a model in this process", fix="leave out that suite")
-        self._loaded, self._choices = policy.loaded, choices
+        self._policy: Any = policy
+        self._choices = choices
         self.id = f"{policy.id}:likelihood"
 
     def sample(self, prompts: Sequence[Prompt], n: int, sampling: Sampling) -> Iterator[Rollout]:
@@ -31,7 +33,8 @@ class Chooser:
         from rft_ilab.policy.local.likelihood import likelihoods
 
         several = [self._choices[prompt.task_id] for prompt in prompts]
-        for prompt, choices, scores in zip(prompts, several, likelihoods(self._loaded, prompts, several), strict=True):
+        found = likelihoods(self._policy.loaded, prompts, several)
+        for prompt, choices, scores in zip(prompts, several, found, strict=True):
             text = write_answer(choices, scores)
             for index in range(n):
                 yield Rollout(task_id=prompt.task_id, index=index, policy_id=self.id, completion=text, stop="eos")

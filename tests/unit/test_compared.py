@@ -378,7 +378,7 @@ def test_regress_needs_no_training_run(shell: World) -> None:
     assert done.exit_code == 0, done.output
     made = shell.root / "data" / "instructlab" / "rft" / "runs" / f"gate-{'d' * 12}"
     assert read_json(made / "gate" / "verdict.json")["outcome"] == "PASS" and (made / "report.html").exists()
-    again = invoke(regress_command, *where, "--baseline", "main", "--output", "out", "--no-target", "--base", "main")
+    again = invoke(regress_command, *where, "--baseline", "main", "--run", "./out", "--no-target", "--base", "main")
     assert again.exit_code == 0, again.output
     verdict = read_json(shell.root / "out" / "gate" / "verdict.json")
     assert verdict["targets"] == [] and verdict["base"]["ref"] == "main"
@@ -391,7 +391,7 @@ def test_regress_needs_no_training_run(shell: World) -> None:
 
 
 def test_the_base_comes_from_the_environment_too(shell: World) -> None:
-    arguments = ["--taxonomy-path", str(shell.taxonomy), "--model", "tuned", "--baseline", "main", "--output", "out"]
+    arguments = ["--taxonomy-path", str(shell.taxonomy), "--model", "tuned", "--baseline", "main", "--run", "./out"]
     assert invoke(regress_command, *arguments, RFT_ILAB_BASE_REF="main").exit_code == 0
     assert read_json(shell.root / "out" / "gate" / "verdict.json")["base"]["ref"] == "main"
     done = invoke(regress_command, *arguments, RFT_ILAB_BASE_REF="origin/main")
@@ -400,7 +400,7 @@ def test_the_base_comes_from_the_environment_too(shell: World) -> None:
 
 
 def test_a_bare_word_is_a_stored_baseline_before_it_is_a_directory(shell: World) -> None:
-    arguments = ["--taxonomy-path", str(shell.taxonomy), "--model", "tuned", "--output", "out", "--baseline"]
+    arguments = ["--taxonomy-path", str(shell.taxonomy), "--model", "tuned", "--run", "./out", "--baseline"]
     (shell.root / "main").mkdir()
     assert invoke(regress_command, *arguments, "main").exit_code == 0
     assert read_json(shell.root / "out" / "gate" / "verdict.json")["baseline"]["stored"]["name"] == "main"
@@ -415,12 +415,13 @@ def test_a_bare_word_is_a_stored_baseline_before_it_is_a_directory(shell: World)
     assert nobody.exit_code == 2 and "bad git reference ''" in nobody.output
 
 
-def test_a_training_run_is_no_place_for_another_gate(shell: World) -> None:
+def test_a_gate_is_judged_in_a_training_run_if_that_is_named_and_a_mistyped_run_starts_none(shell: World) -> None:
     Run.create(shell.root / "trained", {"identity": {}})
     arguments = ["--taxonomy-path", str(shell.taxonomy), "--model", "tuned", "--baseline", "main"]
-    done = invoke(regress_command, *arguments, "--output", "trained")
-    assert done.exit_code == 2 and "belongs to a training run" in done.output
-    assert invoke(regress_command, "--taxonomy-path", str(shell.taxonomy), "--output", "x").exit_code == 2
+    done = invoke(regress_command, *arguments, "--run", "./trained")
+    assert done.exit_code == 0 and (shell.root / "trained" / "gate" / "verdict.json").exists()
+    mistyped = invoke(regress_command, *arguments[:4], "--run", "./traned")
+    assert mistyped.exit_code == 2 and "no such run" in mistyped.output and not (shell.root / "traned").exists()
     assert invoke(regress_command, *arguments, "--target", "area/target", "--no-target").exit_code == 2
 
 

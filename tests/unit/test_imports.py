@@ -19,6 +19,7 @@ ORDER = [
     ["errors"],
     ["config"],
     ["disk"],
+    ["cache"],
     ["store"],
     ["client"],
     ["skills"],

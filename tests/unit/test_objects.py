@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import stat
-import threading
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -17,7 +14,7 @@ from hypothesis import strategies as st
 from rft_ilab.config import Settings, load_settings
 from rft_ilab.disk import put_in_place, remove_leftovers
 from rft_ilab.errors import DiskError, RunError, SkillError
-from rft_ilab.store import Cache, Run, append_jsonl, keep_jsonl, latest_run, read_json, read_jsonl, write_atomic
+from rft_ilab.store import Run, append_jsonl, keep_jsonl, latest_run, read_json, read_jsonl, write_atomic
 from rft_ilab.types import Grade, Message, Sampling, Suite, Task, UngradedError
 
 json_values = st.recursive(
@@ -115,16 +112,6 @@ def test_rows_are_dropped_without_touching_the_others(tmp_path: Path) -> None:
     assert path.stat().st_ino == untouched
 
 
-def test_a_cache_without_room_takes_all_or_nothing_and_goes_on(tmp_path: Path) -> None:
-    cache = Cache(tmp_path / "cache.sqlite")
-    cache._db.execute("PRAGMA max_page_count = 8")
-    with pytest.raises(DiskError, match=r"cache.sqlite: cannot be written: no space left on the disk"):
-        cache.put([("small", 1), ("large", "x" * 100_000)])
-    assert cache.get("small") is None
-    cache.put([("small", 1)])
-    assert cache.get("small") == 1
-
-
 def test_a_directory_takes_its_place_whole(tmp_path: Path) -> None:
     """And what a killed process left half done is removed."""
     for content in ("old", "new"):
@@ -157,53 +144,6 @@ def test_atomic_write_keeps_the_old_file_when_the_new_one_fails(
         write_atomic(path, "new")
     assert path.read_text() == "old"
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
-
-
-def test_cache_survives_corruption(tmp_path: Path) -> None:
-    path = tmp_path / "cache.sqlite"
-    Cache(path).put([("k", [1, "ü"])])
-    assert Cache(path).get("k") == [1, "ü"]
-    path.write_bytes(b"not a database, not at all, but long enough to look like one" * 40)
-    for extra in tmp_path.glob("cache.sqlite-*"):
-        extra.unlink()
-    fresh = Cache(path)
-    assert fresh.get("k") is None
-    fresh.put([("k", 2)])
-    assert Cache(path).get("k") == 2
-
-
-def _fill(path: Path, start: int) -> None:
-    cache = Cache(path)
-    for i in range(start, start + 100):
-        cache.put([(f"k{i % 150}", i % 150)])
-
-
-def test_cache_takes_two_writers(tmp_path: Path) -> None:
-    path = tmp_path / "cache.sqlite"
-    context = multiprocessing.get_context("spawn")
-    workers = [context.Process(target=_fill, args=(path, start)) for start in (0, 75)]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join()
-    assert [w.exitcode for w in workers] == [0, 0]
-    assert all(Cache(path).get(f"k{i}") == i for i in range(150))
-
-
-@pytest.mark.parametrize("content", [None, b"not a database, but long enough to look like one" * 40])
-def test_a_cache_that_many_open_at_once_is_made_once(tmp_path: Path, content: bytes | None) -> None:
-    def use(path: Path, name: int) -> None:
-        together.wait()
-        Cache(path).put([(f"k{name}", name)])
-
-    for turn in range(20):
-        path, together = tmp_path / f"{turn}.sqlite", threading.Barrier(8)
-        if content:
-            path.write_bytes(content)
-        with ThreadPoolExecutor(8) as pool:
-            list(pool.map(use, [path] * 8, range(8)))
-        assert [Cache(path).get(f"k{name}") for name in range(8)] == list(range(8))
-        assert len(list(tmp_path.glob(f"{turn}.corrupt-*"))) == bool(content)
 
 
 def test_a_run_is_resumed_only_with_its_own_settings(tmp_path: Path) -> None:

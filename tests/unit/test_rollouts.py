@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from rft_ilab.config import DataSettings, Settings, SkillSettings
 from rft_ilab.errors import SignalError
@@ -13,15 +16,15 @@ from rft_ilab.grading.engine import build_grader
 from rft_ilab.policy.scripted import ScriptedPolicy
 from rft_ilab.rl.curriculum import draw_tasks
 from rft_ilab.rl.signal import measure_signal, refuse_without_signal
-from rft_ilab.rollouts import Environment, collect
+from rft_ilab.rollouts import Environment, collect, grade_keys, rollout_keys
 from rft_ilab.skills.tasks import load_tasks
 from rft_ilab.skills.tree import load_skill
 from rft_ilab.store import Cache
 from rft_ilab.synth.agree import judge_generated
 from rft_ilab.synth.screening import held_out
 from rft_ilab.synth.verify import authored, spread_over_classes, verify_answers
-from rft_ilab.types import Prompt, Sampling
-from tests.unit.taxonomies import LABEL_GRADER, write_skill
+from rft_ilab.types import Message, Prompt, Sampling, digest
+from tests.unit.taxonomies import LABEL_GRADER, make_rollout, make_task, write_skill
 
 
 def environment(tmp_path: Path, grader: object = LABEL_GRADER) -> Environment:
@@ -53,6 +56,23 @@ def test_a_second_collect_pays_nothing_and_says_the_same(tmp_path: Path) -> None
     assert passes() == first and policy.calls == paid == 2 * len(tasks)
     collect(policy, env.grader, env.skill, tasks, 2, Sampling(seed=1), demonstrations=0, cache=cache)
     assert policy.calls == 2 * paid
+
+
+@given(texts=st.lists(st.text(), min_size=1, max_size=4), temperature=st.floats(0.0, 2.0), count=st.integers(1, 99))
+def test_keys_are_digests_of_everything_that_decides(texts: list[str], temperature: float, count: int) -> None:
+    """They are written out by hand; what is cached under the digests stays good."""
+    policy = ScriptedPolicy(lambda prompt, index: "", texts[0])
+    sampling = Sampling(temperature=temperature, max_tokens=count, seed=count + 1)
+    messages = tuple(Message("user", text) for text in texts)
+    prompt = Prompt(task_id=texts[-1], messages=messages)
+    said = [m.as_dict() for m in messages]
+    wanted = digest(["rollouts", policy.id, said, texts[-1], count, temperature, count, count + 1])
+    assert rollout_keys(policy, [prompt], count, sampling) == [wanted]
+    task = dataclasses.replace(make_task({"b": texts, "a": temperature}), id=texts[0])
+    group = [make_rollout(text, task.id) for text in texts]
+    item = {"a": temperature, "b": texts}
+    expected = [digest(["grade", "d" * 64, task.id, item, text, "eos"]) for text in texts]
+    assert grade_keys("d" * 64, [task], [group]) == expected
 
 
 def test_a_killed_collect_pays_only_for_the_rest(tmp_path: Path) -> None:

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
-import platform
 import time
-import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,9 +13,14 @@ import torch
 
 from rft_ilab.errors import PolicyError
 from rft_ilab.policy.local import attention, faithful
+from rft_ilab.policy.local.identity import (
+    check_model_directory,
+    directory_digest,
+    remember_format,
+    remembered_format,
+)
 from rft_ilab.policy.local.packed import pack
 from rft_ilab.policy.local.trie import build_trie
-from rft_ilab.store import read_json, user_directory, write_json
 from rft_ilab.types import Message
 
 
@@ -29,23 +31,17 @@ def choose_dtype() -> torch.dtype:
     2.4 times as fast as fp32, the other 0.6 times. Emulated bf16 is slower still.
     """
     if torch.cuda.is_available():
-        return torch.bfloat16
-    if not torch.cpu._is_avx512_bf16_supported():
-        return torch.float32
-    record = user_directory("cache") / "dtype.json"
-    machine = f"{platform.machine()} {platform.processor()} torch {torch.__version__} {_processor_name()}"
-    known = read_json(record) if record.exists() else {}
-    if machine not in known:
+        name = "bfloat16"
+    elif not torch.cpu._is_avx512_bf16_supported():
+        name = "float32"
+    elif known := remembered_format():
+        name = known
+    else:
         seconds = {dtype: _matmul_seconds(dtype) for dtype in (torch.bfloat16, torch.float32)}
-        known[machine] = "bfloat16" if seconds[torch.bfloat16] < seconds[torch.float32] else "float32"
-        write_json(record, known)
-    return torch.bfloat16 if known[machine] == "bfloat16" else torch.float32
-
-
-def _processor_name() -> str:
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "")
+        name = "bfloat16" if seconds[torch.bfloat16] < seconds[torch.float32] else "float32"
+    if remembered_format() != name:
+        remember_format(name)
+    return torch.bfloat16 if name == "bfloat16" else torch.float32
 
 
 def _matmul_seconds(dtype: torch.dtype) -> float:
@@ -135,23 +131,6 @@ def _check_template(tokenizer: Any, directory: Path) -> None:
         )
 
 
-def check_model_directory(directory: Path) -> None:
-    """Raises PolicyError, naming the directory, unless it looks like a Hugging Face causal LM."""
-    if not directory.is_dir():
-        raise PolicyError("no such model directory", where=directory, fix="give a Hugging Face model directory")
-    weights = [*directory.glob("*.safetensors"), *directory.glob("pytorch_model*.bin")]
-    if not (directory / "config.json").is_file() or not weights:
-        raise PolicyError(
-            "not a Hugging Face model: config.json or weights are missing",
-            where=directory,
-            fix="give a directory written by save_pretrained",
-        )
-    for path in weights:
-        # torch writes zip archives; anything else would be unpickled, which nobody wants.
-        if path.suffix == ".bin" and not zipfile.is_zipfile(path):
-            raise PolicyError("damaged weights", where=path, fix="copy or train the model again")
-
-
 def load_model(directory: Path, dtype: torch.dtype | None = None) -> LoadedModel:
     """Load a causal LM and its tokenizer from a directory, never from a hub.
 
@@ -213,15 +192,3 @@ def positions_per_second(loaded: LoadedModel) -> float:
             attention.hidden_states(loaded.model, trie.token_ids_N, trie.depth_N, plan)
             best = min(best, time.monotonic() - started)
     return 256 / best
-
-
-def directory_digest(directory: Path) -> str:
-    """sha256 over the files that determine a model's answers: weights, configs, tokenizer."""
-    total = hashlib.sha256()
-    names = {"config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json"}
-    for path in sorted(directory.iterdir()):
-        if path.name in names or path.suffix == ".safetensors" or path.name.startswith("pytorch_model"):
-            with path.open("rb") as file:
-                part = hashlib.file_digest(file, "sha256").hexdigest()
-            total.update(f"{path.name} {part}\n".encode())
-    return total.hexdigest()
