@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable
 
 from rft_ilab.regress.pairing import Side, metric
+from rft_ilab.regress.sequential import Look
 from rft_ilab.regress.statistics import paired_difference
 from rft_ilab.regress.verdict import Metric, PassAtK, TaskResult
 
@@ -34,7 +35,7 @@ def pass_hat_k(right: int, n: int, k: int) -> float:
     return math.comb(right, k) / math.comb(n, k)
 
 
-def passes(before: Side, after: Side, alpha: float) -> list[PassAtK]:
+def passes(before: Side, after: Side, alpha: float, look: Look | None = None) -> list[PassAtK]:
     """Both for k = 1, 2, 4 ..., compared task by task with clustered intervals.
 
     Tasks with an ungraded draw on either side are left out, as in the sampled comparison. Empty where nothing was
@@ -47,10 +48,11 @@ def passes(before: Side, after: Side, alpha: float) -> list[PassAtK]:
     counts = [[(sum(map(bool, r.sampled)), len(r.sampled)) for r in side] for side in zip(*kept, strict=True)]
     groups = [now.group for _, now in kept]
     n = min(len(result.sampled) for side in (before, after) for result in side)
+    level = look.level(alpha) if look else alpha
 
     def compared(estimator: Callable[[int, int, int], float], k: int) -> Metric:
         then, now = ([estimator(right, drawn, k) for right, drawn in side] for side in counts)
-        return metric(paired_difference(then, now, groups, alpha))
+        return metric(paired_difference(then, now, groups, level))
 
     ks = [2**power for power in range(n.bit_length())]
     return [PassAtK(k=k, pass_at=compared(pass_at_k, k), pass_hat=compared(pass_hat_k, k)) for k in ks]

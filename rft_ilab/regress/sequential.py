@@ -10,7 +10,7 @@ joint distribution of the looks (Armitage, McPherson and Rowe, JRSS-A 132:235, 1
 What must hold: the order of tasks and the looks are fixed before any result is seen (:func:`batches`), by content
 alone. Groups are drawn whole, so that each look has seen independent groups, and the estimand at every look is the
 fixed rule's: the mean difference over tasks. ``tools/simulate_sequential.py`` shows the error rates, and why bets
-(e-processes), which need no schedule, were not taken: with groups they ask for more tasks than a test without a look.
+(e-processes), which need no schedule, were not taken: a suite of a planned size they decide less often.
 """
 
 from __future__ import annotations

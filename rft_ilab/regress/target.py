@@ -85,7 +85,7 @@ def judge_target(target: TargetInput, settings: GateSettings, targets: int = 1) 
             "before_prompt": sampled_label,
             "p": best_sampled.p_superior() if best_sampled else 1.0,
         },
-        pass_at_k=passes(bases[sampled_label], after, alpha),
+        pass_at_k=passes(bases[sampled_label], after, alpha, look),
         macro=_macro(kept_base, kept, classes),
         classes=class_rows(kept_base, kept, classes),
         majority=share,

@@ -68,7 +68,7 @@ def judge_watched(watched: Sequence[WatchedInput], settings: GateSettings) -> li
                 outcome=decision.outcome,
                 reason=decision.reason,
                 sampled=sampled_metric(sampled, item.after),
-                pass_at_k=passes(before, item.after, settings.alpha),
+                pass_at_k=passes(before, item.after, settings.alpha, item.look),
                 classes=class_rows(kept_before, kept, classes_of(kept)),
                 worst_group=worst_group_of(before, item.after, graded),
             )
