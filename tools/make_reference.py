@@ -74,7 +74,8 @@ def reference() -> str:
     parts += [
         "## Added to InstructLab's own commands\n\n"
         "`ilab model train` and `ilab train`: `--rft`, `--rft-target SKILL`, `--rft-run NAME`, "
-        "`--rft-report-to TRACKER`. `ilab data generate` and `ilab generate`: `--verify`, `--verify-run NAME`.\n",
+        "`--rft-report-to TRACKER`. `ilab data generate` and `ilab generate`: `--verify`, `--verify-model PATH`, "
+        "`--verify-endpoint URL`, and `rft` as a value of `--pipeline`.\n",
         "# Settings\n\n`rft.toml` in the taxonomy; every key is optional, an unknown one is an error.\n",
     ]
     parts += [settings_table(name, cls) for name, cls in TABLES.items()]

@@ -81,7 +81,10 @@ def list_(taxonomy_path: Path) -> None:
     """Name the stored baselines."""
     from rft_ilab.pipeline.baselines import baseline_names, read_baseline
 
-    for name in baseline_names(taxonomy_path):
+    names = baseline_names(taxonomy_path)
+    if not names:
+        click.echo("none is stored yet; store one with: ilab rft baseline save NAME", err=True)
+    for name in names:
         stored = read_baseline(taxonomy_path, name)
         tasks = sum(len(suite.tasks) for suite in stored.suites)
         click.echo(f"{name}: {_plain(stored.model_name)}, {len(stored.suites)} suites, {tasks} tasks")

@@ -81,7 +81,7 @@ target_option = click.option(
     "targets",
     metavar="SKILL",
     multiple=True,
-    help="Skill to learn, e.g. healthcare/patient_triage; may be repeated. "
+    help="Skill that is to become better, e.g. healthcare/patient_triage; may be repeated. "
     "[default: the skills of tier target in rft.toml]",
 )
 suite_option = click.option(

@@ -13,11 +13,12 @@ from rft_ilab.cli.failures import handled
 from rft_ilab.errors import RunError
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.table import Table
 
     from rft_ilab.pipeline.plan import SkillPlan
 
-WIDTH = 110  # a terminal that is narrower wraps lines, but loses no number
+ANY_WIDTH = 1000  # columns in which a table is measured
 SHARE = click.FloatRange(min=0.0, max=1.0)
 
 
@@ -72,13 +73,10 @@ def plan(
     from rich.console import Console
 
     console = Console()
-    console.width = max(console.width, WIDTH)
-    console.print(table(rows, power))
-    click.echo(
-        f"Plans, not measurements: they assume that the flips of a group correlate at {icc:g}. "
-        + ("* measured. " if any(row.measured for row in rows) else "")
-        + "docs/statistics.md says how they are made."
-    )
+    print_table(rows, power, console)
+    click.echo(f"Plans, not measurements: they assume that the flips of a group correlate at {icc:g}.")
+    measured = "* measured. " if any(row.measured for row in rows) else ""
+    click.echo(measured + "docs/statistics.md says how they are made.")
 
 
 def _verdict(run_name: str | None) -> Path | None:
@@ -91,22 +89,38 @@ def _verdict(run_name: str | None) -> Path | None:
     return verdict
 
 
-def table(rows: list[SkillPlan], power: float) -> Table:
+def print_table(rows: list[SkillPlan], power: float, console: Console) -> None:
+    """With full names and room between columns where the terminal is wide enough. One that is narrower than the narrow
+    table wraps its lines, but loses no number."""
+    wide = console.options.update_width(ANY_WIDTH)
+    shown = table(rows, power)
+    if console.measure(shown, options=wide).maximum > console.width:
+        shown = table(rows, power, narrow=True)
+        console.width = max(console.width, console.measure(shown, options=wide).maximum)
+    console.print(shown)
+
+
+def table(rows: list[SkillPlan], power: float, *, narrow: bool = False) -> Table:
     """Points are percentage points; names of skills come from a taxonomy that may be anybody's."""
     from rich import box
     from rich.table import Table
     from rich.text import Text
 
-    shown = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    shown.add_column("skill", overflow="fold", min_width=max(len(row.skill) for row in rows))
+    from rft_ilab.report.wording import short_names
+
+    skills = [row.skill for row in rows]
+    names = short_names(skills) if narrow else {skill: skill for skill in skills}
+    padding = (0, 0 if narrow else 1, 0, 0)
+    shown = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=padding)
+    shown.add_column("skill", no_wrap=True)
     shown.add_column("tier", no_wrap=True)
-    counts = ("tasks", "groups", "flips", "points\nasked", "chance\nof PASS")
-    for heading in (*counts, f"shown\nat {power:.0%}", "tasks\nneeded", "tasks\nlacking"):
-        shown.add_column(heading, justify="right", no_wrap=True, min_width=max(len(s) for s in heading.split("\n")))
+    counts = ("tasks", "groups", "flips", "points\nasked", "PASS\nchance")
+    for heading in (*counts, f"shown\nat {power:.0%}", "tasks\nneeded", "tasks\nto add"):
+        shown.add_column(heading, justify="right", no_wrap=True)
     for row in rows:
         gain = row.tier == "target"
         shown.add_row(
-            Text(row.skill),
+            Text(names[row.skill]),
             row.tier,
             str(row.tasks),
             str(row.groups),

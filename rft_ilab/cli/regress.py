@@ -25,7 +25,13 @@ BATCH = 32
 
 @click.command()
 @options.taxonomy_option
-@options.latest_run_option
+@click.option(
+    "--run",
+    "run_name",
+    metavar="NAME|PATH",
+    help="Run directory, by name or path: its model is judged, the verdict is written there. "
+    "[default: the latest run; with --model and --baseline one named after the model]",
+)
 @click.option(
     "--model",
     type=click.Path(path_type=Path),
@@ -66,7 +72,7 @@ BATCH = 32
     metavar="N",
     type=click.IntRange(min=1),
     help="Judge --model (else the baseline) against itself, N times: how often is a difference claimed? "
-    "Exit code 1 if more often than alpha.",
+    "Exit code 1 if that is shown to be more often than alpha.",
 )
 @output_options
 @options.history_option

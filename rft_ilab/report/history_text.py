@@ -11,9 +11,10 @@ from rich.text import Text
 
 from rft_ilab.report import wording
 from rft_ilab.report.history import Entry, History, SuiteVerdict
-from rft_ilab.report.terminal import STYLES
+from rft_ilab.report.terminal import STYLES, WIDE
 
 BARS = "▁▂▃▄▅▆▇█"
+LONG_NAME = 22  # columns of a candidate's name that are kept together
 TREND = 24  # verdicts in a trend line, the newest
 GAP = "·"
 MARKS = {"PASS": "P", "FAIL": "F", "INCONCLUSIVE": "?"}
@@ -23,16 +24,19 @@ def print_history(history: History, console: Console, *, total: int) -> None:
     """``total``: verdicts in the file, of which ``history`` has the last."""
     names = wording.short_names(history.skills)
     table = _table()
-    table.add_column("time (UTC)", no_wrap=True)
+    roomy = console.width >= WIDE
+    table.add_column("time (UTC)" if roomy else "date (UTC)", no_wrap=True)
     table.add_column("commit", no_wrap=True)
-    table.add_column("candidate", overflow="fold", min_width=12)
+    candidates = [wording.one_line(entry.candidate or entry.run) for entry in history.entries]
+    longest = max((len(name) for name in candidates), default=0)
+    table.add_column("candidate", overflow="fold", min_width=max(12, min(longest, LONG_NAME)))
     table.add_column("outcome", no_wrap=True)
     table.add_column("what decided", overflow="fold")
-    for entry in history.entries:
+    for entry, candidate in zip(history.entries, candidates, strict=True):
         table.add_row(
-            entry.time[:16].replace("T", " "),
+            entry.time[:16].replace("T", " ") if roomy else entry.time[:10],
             Text(wording.one_line(entry.name if entry.commit else "no git")),
-            Text(wording.one_line(entry.candidate or entry.run)),
+            Text(candidate),
             Text(entry.outcome, style=STYLES[entry.outcome]),
             Text(wording.one_line(decided(entry, names))),
         )

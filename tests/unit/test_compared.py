@@ -438,6 +438,9 @@ def test_baselines_are_listed_and_shown(shell: World) -> None:
     assert saved.exit_code == 0 and saved.output.splitlines()[-1].endswith("kB; commit it")
     listed = invoke(baseline_command, "list", *where)
     assert listed.output.splitlines() == ["main: embedded, 3 suites, 180 tasks", "second: base, 3 suites, 180 tasks"]
+    (shell.root / "bare").mkdir()
+    nothing = invoke(baseline_command, "list", "--taxonomy-path", str(shell.root / "bare"))
+    assert nothing.exit_code == 0 and "ilab rft baseline save NAME" in nothing.output
     shown = invoke(baseline_command, "show", *where, "second").output.splitlines()
     assert shown[0] == "second: base" and shown[1].startswith("  local:scripted:")
     assert shown[3] == "  area/target, zero-shot: 60 tasks, greedy 33.3%, 2 sampled 33.3%"

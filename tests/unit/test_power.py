@@ -151,10 +151,13 @@ def test_plan_takes_measured_flips_from_a_run() -> None:
     assert not found["dates/iso_date"]["discordance_measured"]
 
 
-def test_plan_prints_a_table_that_says_it_is_a_plan() -> None:
+@pytest.mark.parametrize(("columns", "name"), [(80, "patient_triage "), (120, "healthcare/patient_triage ")])
+def test_plan_prints_a_table_that_says_it_is_a_plan(columns: int, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
     result = plan("--discordance", "0.2", "--power", "0.9")
     assert result.exit_code == 0 and "Plans, not measurements" in result.output
-    assert "healthcare/patient_triage" in result.output and "20.0%" in result.output and "at 90%" in result.output
+    assert f"\n{name}" in result.output and "20.0%" in result.output and "at 90%" in result.output
+    assert max(len(line) for line in result.output.splitlines()) <= columns
 
 
 def test_plan_without_such_a_run_is_one_line(tmp_path: Path) -> None:
