@@ -14,9 +14,15 @@ from typing import Any
 
 import pytest
 import yaml
+from rich.console import Console
 
 from rft_ilab.config import load_settings
 from rft_ilab.grading.proof.lint import lint_taxonomy
+from rft_ilab.pipeline.baselines import asked, read_baseline
+from rft_ilab.pipeline.gauge import Gauge
+from rft_ilab.pipeline.request import Request, Workspace
+from rft_ilab.pipeline.screen import Screen
+from rft_ilab.regress.baseline import short_digest, short_id
 from rft_ilab.skills.tasks import load_tasks
 from rft_ilab.skills.tree import find_skills
 
@@ -232,3 +238,19 @@ def test_check_names_a_file_that_differs(
 def test_lint_finds_nothing() -> None:
     """Every reference passes its grader, wrong answers do not, golden cases hold."""
     assert lint_taxonomy(TAXONOMY, load_settings(TAXONOMY)) == []
+
+
+def test_the_shipped_baseline_answers_the_questions_that_the_gate_asks_now(tmp_path: Path) -> None:
+    """Whoever changes tasks, seeds or settings renews it: ``ilab rft baseline save embedded``."""
+    space = Workspace(Request(taxonomy=TAXONOMY, run=tmp_path, settings=load_settings(TAXONOMY)))
+    gauge = Gauge(space, Screen(Console(quiet=True)))
+    stored = read_baseline(TAXONOMY, "embedded")
+    wanted = {(e.skill.name, n) for e in space.targets for n in (0, e.settings.demonstrations)}
+    wanted |= {(e.skill.name, stored.prompts[e.skill.name]) for e in space.watched}
+    assert {(suite.skill, suite.demonstrations) for suite in stored.suites} == wanted
+    environments = {e.skill.name: e for e in space.environments}
+    for suite in stored.suites:
+        asks = gauge.suite(environments[suite.skill], suite.demonstrations)
+        assert suite.suite == asks.suite.digest and suite.grader == asks.environment.grader.digest
+        digests = {short_id(task.id): short_digest(asked(asks, task)) for task in asks.tasks}
+        assert {name: task.task for name, task in suite.tasks.items()} == digests
