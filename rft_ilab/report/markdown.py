@@ -164,7 +164,7 @@ def escape(text: str) -> str:
     safe = html.escape(wording.one_line(text), quote=False)
     # a backslash keeps punctuation literal; a first - or + or 1. would begin a list, = underline a heading
     safe = re.sub(r"([\\`*_{}\[\]()#|~$])", r"\\\1", safe)
-    safe = re.sub(r"^([-+=])", r"\\\1", re.sub(r"^(\d+)\.", r"\1\\.", safe))
+    safe = re.sub(r"^([-+=])", r"\\\1", re.sub(r"^(\d+)\.(?=\s|$)", r"\1\\.", safe))
     # GitHub looks for mentions and references in the finished text, where no escape is left: an invisible space
     # keeps them apart; autolinks are found in the source, where an entity is none of their characters
     safe = re.sub(r"@(?=\w)", "@&#8203;", re.sub(r"#(?=\d)", "#&#8203;", safe))

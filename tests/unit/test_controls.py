@@ -193,11 +193,11 @@ def test_the_command_says_it_plainly(arms: tuple[Path, Path, Path]) -> None:
     assert done.output == (
         "area/target, 100 validation tasks; points, 95% intervals\n"
         "                           accuracy           over the base    after the warm start\n"
-        "  real reward                 90.0%    +80.0 [+71.1, +86.7]    +30.0 [+21.9, +39.6]\n"
-        "  random-reward               62.0%    +52.0 [+42.3, +61.5]       +2.0 [-1.8, +7.0]\n"
-        "  format-only                 89.0%    +79.0 [+70.0, +85.8]    +29.0 [+21.0, +38.5]\n"
-        "  against random-reward (a): +28.0 [+20.1, +37.5]: the real reward beats it\n"
-        "  against format-only (b): +1.0 [-2.7, +5.4]: NOT shown that the real reward beats it\n"
+        "  real reward                 90.0%    +80.0 [+70.8, +87.4]    +30.0 [+21.2, +40.0]\n"
+        "  random-reward               62.0%    +52.0 [+41.8, +62.1]       +2.0 [-2.3, +7.1]\n"
+        "  format-only                 89.0%    +79.0 [+69.7, +86.6]    +29.0 [+20.3, +38.9]\n"
+        "  against random-reward (a): +28.0 [+19.4, +37.9]: the real reward beats it\n"
+        "  against format-only (b): +1.0 [-3.0, +5.5]: NOT shown that the real reward beats it\n"
     )
     assert CliRunner().invoke(command, [real, chance]).exit_code == 0
 
