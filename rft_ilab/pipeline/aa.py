@@ -15,13 +15,14 @@ from rich.console import Console
 
 from rft_ilab.errors import RunError
 from rft_ilab.pipeline.cost import minutes
-from rft_ilab.pipeline.gauge import Gauge, Measurement, label
+from rft_ilab.pipeline.gauge import Gauge, Measurement
+from rft_ilab.pipeline.inputs import judge_inputs
 from rft_ilab.pipeline.request import Request, Workspace, local_policy, measure_speed, with_own_targets
 from rft_ilab.pipeline.screen import Screen
 from rft_ilab.pipeline.suites import suite_environments
 from rft_ilab.regress.aa import claimed, summary
 from rft_ilab.regress.gate import judge
-from rft_ilab.regress.verdict import Answer, TargetInput, TaskResult, WatchedInput
+from rft_ilab.regress.verdict import Answer, TaskResult
 from rft_ilab.store import write_json
 from rft_ilab.types import Policy
 
@@ -60,26 +61,9 @@ def against_itself(request: Request, model: Path | None, repeats: int, *, consol
     for repeat in range(repeats):
         sides: Sides = {name: (left[repeat], right[repeat]) for name, (left, right) in drawn.items()}
         itself = {"id": policy.id, "name": str(directory)}
-        verdict = judge(
-            [
-                TargetInput(skill=name, before={label(m): sides[name][0]}, after=sides[name][1])
-                for name, m in targets.items()
-            ],
-            [
-                WatchedInput(
-                    skill=name,
-                    tier=m.suite.tier,
-                    margin=m.suite.margin,
-                    prompt_label=label(m),
-                    before=sides[name][0],
-                    after=sides[name][1],
-                )
-                for name, m in watched.items()
-            ],
-            space.settings.gate,
-            itself,
-            itself,
-        )
+        before, after = ({suites[name].suite.digest: pair[side] for name, pair in sides.items()} for side in (0, 1))
+        inputs = judge_inputs({name: [m] for name, m in targets.items()}, watched, before, after, looks={})
+        verdict = judge(*inputs, space.settings.gate, itself, itself)
         claims.append(claimed(verdict))
     result = {
         "model": {"id": policy.id, "name": str(directory)},
