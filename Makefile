@@ -136,6 +136,10 @@ simulate-sequential: $(STAMP) ## what `--until-decided` costs and saves: error r
 bench-synth: $(STAMP) ## what verifying and deduplicating 100,000 candidates costs (about two minutes)
 	$(ISOLATED) .venv/bin/python tools/bench_synth.py
 
+.PHONY: bench-server
+bench-server: $(STAMP) ## how fast the grader server is, also beside slow and dying clients (about a minute and a half)
+	$(ISOLATED) .venv/bin/python tools/bench_server.py $(ARGS)
+
 .PHONY: bench-gate
 bench-gate: $(STAMP) ## what the gate costs when all answers are cached, and its error rates (about two minutes)
 	$(ISOLATED) .venv/bin/python tools/bench_gate.py $(ARGS)
