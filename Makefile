@@ -58,7 +58,7 @@ help: ## list the targets
 	@echo "  RUN=name           run directory below .rft/data/instructlab/rft/runs, or a path   [$(RUN)]"
 	@echo "  SEED=0             seed of sampling and training                          [rft.toml]"
 	@echo "  MODEL=path         train: model to start from; regress: model to judge    [embedded; of the run]"
-	@echo "  ENDPOINT=url       OpenAI-compatible server that samples the answers      [none]"
+	@echo "  ENDPOINT=url       OpenAI-compatible server that samples the answers (url,url: several)  [none]"
 	@echo "  ARGS='--steps 10'  more options of the ilab command"
 	@echo "  PYTHON=path        the Python 3.11 that makes .venv                       [python3.11]"
 

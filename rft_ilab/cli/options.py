@@ -63,10 +63,21 @@ model_option = click.option(
     type=click.Path(path_type=Path),
     help="Directory of a Hugging Face causal language model. [default: the embedded SmolLM2-135M-Instruct]",
 )
+
+
+def joined_urls(ctx: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> str | None:
+    """Several --endpoint as one value, whatever their order; None if there is none."""
+    urls = {url.strip() for value in values for url in value.split(",")}
+    return ",".join(sorted(urls)) if values else None
+
+
 endpoint_option = click.option(
     "--endpoint",
     metavar="URL",
-    help="OpenAI-compatible server that samples the candidate answers instead of the model in this process.",
+    multiple=True,
+    callback=joined_urls,
+    help="OpenAI-compatible server that samples the candidate answers instead of the model in this process; may be "
+    "repeated (or URL,URL): servers of the same model share the calls, and stand in for one that fails.",
 )
 judged_target_option = click.option(
     "--target",

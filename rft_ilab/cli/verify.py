@@ -27,7 +27,7 @@ from rft_ilab.cli.failures import handled
     type=click.IntRange(min=1),
     default=options.CONCURRENCY,
     show_default=True,
-    help="Calls of --endpoint at a time.",
+    help="Calls of each --endpoint at a time.",
 )
 @click.option(
     "--timeout",
