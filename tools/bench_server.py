@@ -19,6 +19,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import functools
 import json
 import os
 import re
@@ -126,7 +127,7 @@ async def ask_for(port: int, asks: Sequence[tuple[bytes, list[float]]], clients:
     tally, loop = Tally(), asyncio.get_running_loop()
     made = []
     for first in range(clients):
-        _, one = await loop.create_connection(lambda first=first: Asking(asks, first, tally), "127.0.0.1", port)
+        _, one = await loop.create_connection(functools.partial(Asking, asks, first, tally), "127.0.0.1", port)
         made.append(one)
     await asyncio.sleep(seconds)
     for one in made:
