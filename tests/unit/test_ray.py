@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import io
 import json
 import os
 import shutil
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -157,7 +158,8 @@ def cluster() -> Iterator[Any]:
         import ray
         from ray.cluster_utils import Cluster
 
-        made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+        head = {"num_cpus": 1, "include_dashboard": False}
+        made = patiently(lambda: Cluster(initialize_head=True, head_node_args=head))
         try:
             yield made
         finally:
@@ -165,24 +167,32 @@ def cluster() -> Iterator[Any]:
             made.shutdown()
 
 
+def patiently(start: Callable[[], Any]) -> Any:
+    """Ray gives a node 30 seconds to start, which is not much where other tests keep the machine busy."""
+    for _ in range(2):
+        with contextlib.suppress(Exception):
+            return start()
+    return start()
+
+
 @needs_ray
 @pytest.mark.slow
 def test_two_nodes_one_killed_in_the_middle(cluster: Any) -> None:
     """Grades as of a local grader on one node, on two, and on two of which one is killed -9 while it grades."""
     skill = make_skill(PYTHON)
-    wanted = build_grader(skill).grade(pairs(640, sleep=0.01))
+    wanted = build_grader(skill).grade(pairs(448, sleep=0.01))
     there = ray_cluster.RayCluster(cluster.address)
     assert (there.nodes, there.cpus) == (1, 1)
     assert RayGrader(there, skill).grade(pairs(128, sleep=0.01)) == wanted[:128]
-    second = cluster.add_node(num_cpus=1)
+    second = patiently(lambda: cluster.add_node(num_cpus=1))
     assert (there.nodes, there.cpus) == (2, 2)
     killed = threading.Event()
 
     def graded_until_killed() -> Iterator[dict[str, Any]]:
-        rows = [[task.id, dict(task.item), r.completion, r.stop] for task, r in pairs(640, sleep=0.01)]
+        rows = [[task.id, dict(task.item), r.completion, r.stop] for task, r in pairs(448, sleep=0.01)]
         head = {"grader": PYTHON, "digest": skill.grader_digest, "where": "grader.json"}
-        for start in range(0, 640, 64):
-            if start == 384:  # four parts are with the cluster, two of them begun, one of these on the second node
+        for start in range(0, 448, 64):
+            if start == 320:  # four parts are with the cluster, two of them begun, one of these on the second node
                 cluster.remove_node(second, allow_graceful=False)
                 killed.set()
             yield {**head, "rows": rows[start : start + 64]}
