@@ -17,7 +17,7 @@ from transformers import AutoModelForCausalLM
 from rft_ilab.config import TrainSettings
 from rft_ilab.policy.local import attention
 from rft_ilab.policy.local import decode as decode_module
-from rft_ilab.policy.local.decode import Row, decode, inverse_cdf
+from rft_ilab.policy.local.decode import Row, Weights, decode
 from rft_ilab.policy.local.model import load_model
 from rft_ilab.policy.local.sampler import LocalPolicy
 from rft_ilab.policy.local.trie import build_trie
@@ -326,7 +326,7 @@ def test_drawing_by_blocks_is_the_inverse_cdf(width: int) -> None:
     logits_AV[2, :-1] = -1e9
     entries = [a for a in range(4) for _ in range(200)]
     uniform = [0.0, 1 - 2**-53, *(torch.rand(198, dtype=torch.float64).tolist())] * 4
-    drawn = inverse_cdf(logits_AV, entries, uniform)
+    drawn = Weights.of(logits_AV).inverse_cdf(entries, uniform)
     cdf_AV = torch.softmax(logits_AV.double(), -1).cumsum(-1)
     for a, u, token in zip(entries, uniform, drawn, strict=True):
         below = cdf_AV[a, token - 1].item() if token else 0.0
