@@ -15,7 +15,7 @@ from peft import LoraConfig, get_peft_model, set_peft_model_state_dict
 from transformers import AutoModelForCausalLM
 
 from rft_ilab.config import TrainSettings
-from rft_ilab.policy.local import attention
+from rft_ilab.policy.local import attention, lanes
 from rft_ilab.policy.local import decode as decode_module
 from rft_ilab.policy.local.decode import Row, Weights, decode
 from rft_ilab.policy.local.model import load_model
@@ -235,7 +235,9 @@ def test_checkpoint_round_trip(tiny: Path, tmp_path: Path) -> None:
         assert torch.equal(weights, other.adapter()[name])
 
 
-def test_greedy_decoding_equals_transformers_generate(tiny: Path) -> None:
+@pytest.mark.parametrize("growth", [5, 32])
+def test_greedy_decoding_equals_transformers_generate(growth: int, monkeypatch: pytest.MonkeyPatch, tiny: Path) -> None:
+    monkeypatch.setattr(lanes, "GROWTH", growth)
     loaded = load_model(tiny, torch.float32)
     prompts = [[1, 50, 60, 70], [1, 50, 60, 71, 72], [1, 80]]
     rows = [Row(i, "k", 0.0, 12) for i in range(3)]
@@ -248,7 +250,8 @@ def test_greedy_decoding_equals_transformers_generate(tiny: Path) -> None:
         assert row.finished == (row.token_ids[-1] == 2)
 
 
-def test_logprobs_are_those_of_the_model(tiny: Path) -> None:
+def test_logprobs_are_those_of_the_model(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lanes, "GROWTH", 2)
     loaded = load_model(tiny, torch.float32)
     rows = [Row(0, f"k{i}", 1.0, 6) for i in range(8)]
     decode(loaded.model, [[1, 50, 60]], rows, loaded.eos)
@@ -300,6 +303,7 @@ def test_rows_may_part_after_most_others_have_ended(tiny: Path, monkeypatch: pyt
         return logits_AV
 
     loaded, step = load_model(tiny, torch.float32), 0
+    monkeypatch.setattr(lanes, "GROWTH", 3)
     prompts = [[1, 50 + p] for p in range(24)]
     rows = [Row(p, f"{p}/{k}", 1.0, 8) for p in range(24) for k in range(8)]
     with monkeypatch.context() as patch:
