@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import getpass
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -14,12 +14,20 @@ from rft_ilab.cli.failures import EXIT_ERROR, handled
 
 if TYPE_CHECKING:
     from rft_ilab.pipeline.importing import Imported
-    from rft_ilab.skills.importing.draft import ImportRefused
+    from rft_ilab.skills.importing.draft import Draft, ImportRefused
 
 SOURCE = click.Path(path_type=Path, exists=True, dir_okay=False)
 to_option = click.option(
     "--to", "name", metavar="SKILL", required=True, help="Skill to write, e.g. healthcare/refill_dose."
 )
+created_by_option = click.option(
+    "--created-by", metavar="NAME", help="Who contributes the skill. [default: git's user.name]"
+)
+licence_option = click.option(
+    "--license", "licence", metavar="NAME", default="not stated", show_default=True, help="Licence of the data."
+)
+force_option = click.option("--force", is_flag=True, help="Replace the files of a skill that is there.")
+dry_run_option = click.option("--dry-run", is_flag=True, help="Check everything and write nothing.")
 common_options = options.stacked(
     click.option(
         "--description",
@@ -27,12 +35,26 @@ common_options = options.stacked(
         "all rows share]",
     ),
     click.option("--limit", type=click.IntRange(min=1), metavar="ROWS", help="Take only the first rows of each file."),
-    click.option("--created-by", metavar="NAME", help="Who contributes the skill. [default: git's user.name]"),
-    click.option(
-        "--license", "licence", metavar="NAME", default="not stated", show_default=True, help="Licence of the data."
-    ),
-    click.option("--force", is_flag=True, help="Replace the files of a skill that is there."),
-    click.option("--dry-run", is_flag=True, help="Check everything and write nothing."),
+    created_by_option,
+    licence_option,
+    force_option,
+    dry_run_option,
+)
+KINDS = ("date", "number", "json", "label", "text", "exact")
+
+
+def check_grader(ctx: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+    """A kind of grader or a file. Raises BadParameter."""
+    if value and value not in KINDS and not Path(value).is_file():
+        raise click.BadParameter(f"{value!r} is neither a file nor one of {', '.join(KINDS)}")
+    return value
+
+
+grader_option = click.option(
+    "--grader",
+    metavar="KIND|FILE",
+    callback=check_grader,
+    help=f"Grader: {', '.join(KINDS)}, or a file with a grader. [default: the kind that fits the answers]",
 )
 
 
@@ -64,10 +86,8 @@ def import_() -> None:
 @to_option
 @options.taxonomy_option
 @common_options
-@click.pass_context
 @handled
 def openai(
-    ctx: click.Context,
     grader_file: Path,
     train_file: Path,
     val_file: Path | None,
@@ -83,18 +103,114 @@ def openai(
     dry_run: bool,
 ) -> None:
     """A reinforcement fine-tuning job of OpenAI: grader, training file, validation file."""
-    from rft_ilab.pipeline.importing import bring_in
     from rft_ilab.pipeline.importing_openai import draft_job
-    from rft_ilab.skills.importing.draft import ImportRefused
-    from rft_ilab.skills.leaf import free_place
+    from rft_ilab.skills.leaf import FILES
 
-    free_place(taxonomy_path, name, force=force)
-    try:
-        draft = draft_job(
+    def draft() -> Draft:
+        return draft_job(
             taxonomy_path, name, grader_file, train_file, val_file, val_split=val_split, reference=reference,
             description=description, limit=limit, created_by=created_by or contributor(taxonomy_path), licence=licence,
         )  # fmt: skip
-        told(bring_in(taxonomy_path, name, draft, force=force, dry_run=dry_run), name, dry_run)
+
+    bring(taxonomy_path, name, draft, FILES, force, dry_run)
+
+
+@import_.command("csv")
+@click.argument("table", type=SOURCE)
+@click.option("--prompt", metavar="COLUMN", required=True, help="Column with the user's message.")
+@click.option("--reference", metavar="COLUMN", required=True, help="Column with the right answer.")
+@click.option("--group", metavar="COLUMN", help="Column whose equal values never cross a split (template, patient).")
+@click.option("--split", metavar="COLUMN", help="Column with train, val or test. [default: drawn by group]")
+@click.option("--id", "id_", metavar="COLUMN", help="Column with an id of the row.")
+@grader_option
+@click.option("--delimiter", metavar="CHARACTER", help="[default: the one of , ; tab | that fits the header]")
+@to_option
+@options.taxonomy_option
+@common_options
+@handled
+def csv_(
+    table: Path,
+    prompt: str,
+    reference: str,
+    group: str | None,
+    split: str | None,
+    id_: str | None,
+    grader: str | None,
+    delimiter: str | None,
+    name: str,
+    taxonomy_path: Path,
+    description: str | None,
+    limit: int | None,
+    created_by: str | None,
+    licence: str,
+    force: bool,
+    dry_run: bool,
+) -> None:
+    """A table with a header, one task a row; needs --description."""
+    from rft_ilab.pipeline.importing_csv import draft_table
+    from rft_ilab.skills.leaf import FILES
+
+    named = {"prompt": prompt, "reference": reference, "group": group, "split": split, "id": id_}
+    columns = {use: column for use, column in named.items() if column}
+
+    def draft() -> Draft:
+        return draft_table(
+            name, table, columns, grader=grader, delimiter=delimiter, description=description, limit=limit,
+            created_by=created_by or contributor(taxonomy_path), licence=licence,
+        )  # fmt: skip
+
+    bring(taxonomy_path, name, draft, FILES, force, dry_run)
+
+
+@import_.command()
+@click.option(
+    "--qna", "qna_file", type=SOURCE, help="A qna.yaml. [default: the one of the skill, which stays as it is]"
+)
+@grader_option
+@to_option
+@options.taxonomy_option
+@created_by_option
+@licence_option
+@force_option
+@dry_run_option
+@handled
+def qna(
+    qna_file: Path | None,
+    grader: str | None,
+    name: str,
+    taxonomy_path: Path,
+    created_by: str | None,
+    licence: str,
+    force: bool,
+    dry_run: bool,
+) -> None:
+    """A skill of InstructLab that has only a qna.yaml: its seed examples become the first tasks."""
+    from rft_ilab.pipeline.importing_qna import draft_qna
+    from rft_ilab.skills.leaf import FILES, GRADER, TASKS
+
+    def draft() -> Draft:
+        return draft_qna(
+            taxonomy_path, name, qna_file, grader=grader, created_by=created_by or contributor(taxonomy_path),
+            licence=licence,
+        )  # fmt: skip
+
+    bring(taxonomy_path, name, draft, FILES if qna_file else (GRADER, TASKS), force, dry_run)
+
+
+def bring(
+    taxonomy: Path, name: str, draft: Callable[[], Draft], files: Sequence[str], force: bool, dry_run: bool
+) -> None:
+    """Make the draft, prove and write it, and say so; or say what is to be repaired and leave with exit code 2.
+
+    ``files`` must not be there without ``force``, which is found out before anything is read.
+    """
+    from rft_ilab.pipeline.importing import bring_in
+    from rft_ilab.skills.importing.draft import ImportRefused
+    from rft_ilab.skills.leaf import free_place
+
+    free_place(taxonomy, name, files, force=force)
+    try:
+        told(bring_in(taxonomy, name, draft(), force=force, dry_run=dry_run), name, dry_run)
     except ImportRefused as refused:
         refuse(refused)
 

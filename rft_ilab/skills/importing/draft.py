@@ -16,6 +16,7 @@ from rft_ilab.types import Seed, Task, digest
 MIN_SEEDS, MAX_SEEDS = 5, 8
 SHORT = 2000  # characters of a prompt and its answer that make a handy demonstration
 MAX_PROBLEMS = 20
+TEMPLATE_SHARE = 10  # a template of more than a tenth of the rows is the form of the question
 SPLITS: Mapping[str, str] = {
     "train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "dev": "val",
     "test": "test", "testing": "test", "eval": "test",
@@ -95,13 +96,15 @@ def common_system(rows: Sequence[Mapping[str, Any]]) -> str | None:
 def grouped(rows: Sequence[SourceRow]) -> tuple[list[SourceRow], int]:
     """Rows that ask the same but for case, numbers and signs get a ``group``, so no split tears them; how many got one.
 
-    Rows with a ``group`` or a ``split`` of their own stay as they are.
+    Rows with a ``group`` or a ``split`` of their own stay as they are, and so does a form that many rows share ("What is
+    3 + 4?"): there the numbers are the question.
     """
     free = ["group" not in one.row and "split" not in one.row for one in rows]
     asked = [_outline(one.row) if able else "" for one, able in zip(rows, free, strict=True)]
     counts = Counter(asked)
+    most = max(2, len(rows) // TEMPLATE_SHARE)
     made = [
-        one.having(group=f"alike-{outline}") if outline and counts[outline] > 1 else one
+        one.having(group=f"alike-{outline}") if outline and 1 < counts[outline] <= most else one
         for one, outline in zip(rows, asked, strict=True)
     ]
     return made, sum(new is not old for new, old in zip(made, rows, strict=True))
