@@ -96,8 +96,8 @@ def common_system(rows: Sequence[Mapping[str, Any]]) -> str | None:
 def grouped(rows: Sequence[SourceRow]) -> tuple[list[SourceRow], int]:
     """Rows that ask the same but for case, numbers and signs get a ``group``, so no split tears them; how many got one.
 
-    Rows with a ``group`` or a ``split`` of their own stay as they are, and so does a form that many rows share ("What is
-    3 + 4?"): there the numbers are the question.
+    Rows with a ``group`` or a ``split`` of their own stay as they are, and so does a form that many rows share ("What
+    is 3 + 4?"): there the numbers are the question.
     """
     free = ["group" not in one.row and "split" not in one.row for one in rows]
     asked = [_outline(one.row) if able else "" for one, able in zip(rows, free, strict=True)]
