@@ -146,8 +146,8 @@ def _tasks(skill: Skill, rows: Sequence[SourceRow]) -> list[tuple[SourceRow, Tas
             tasks.append((one, task_from_row(skill, dict(one.row), one.file, one.line)))
         except SkillError as error:
             problems.add(error)
-    for error in conflicts(tasks):
-        problems.add(error)
+    for conflict in conflicts(tasks):
+        problems.add(conflict)
     problems.stop()
     return tasks
 
