@@ -79,6 +79,6 @@ def test_files_that_the_document_names_are_written(place: Path) -> None:
         arguments = [trainer, "dates/iso_date", "--output", trainer, "--taxonomy-path", "taxonomy"]
         assert CliRunner().invoke(export, arguments).exit_code == 0
         (row,) = re.findall(rf"^\| `{trainer}` \| (.*) \|$", TEXT, re.M)
-        named = {name for name in re.findall(r"`([\w./<>-]+\.(?:jsonl|json|py|sh|parquet))`", row)}
+        named = set(re.findall(r"`([\w./<>-]+\.(?:jsonl|json|py|sh|parquet))`", row))
         written = {path.name for path in (place / trainer).rglob("*") if path.is_file()}
         assert {Path(name).name for name in named} == written, trainer
