@@ -11,6 +11,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import socket
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -19,6 +20,8 @@ from rft_ilab.errors import RftError, RunError
 
 RETRIES = 5  # of a task whose worker or node dies
 PER_CPU = 2  # tasks in the cluster for each of its processors: one runs, one waits
+
+CONNECT_S = 10.0
 
 Work = Callable[[bytes], bytes]
 
@@ -38,11 +41,12 @@ class RayCluster:
         self.address, self._ray = address, ray
         try:
             if not ray.is_initialized():
+                _refuse_silent(address)
                 ray.init(address, log_to_driver=False, logging_level="ERROR", namespace="rft-ilab")
-        except (ConnectionError, RuntimeError, ValueError, AssertionError) as error:
+        except (ImportError, OSError, RuntimeError, ValueError, AssertionError) as error:
             line = " ".join(str(error).split())
             raise RunError(
-                f"no Ray cluster: {line[:300]}", where=address, fix="start one with `ray start --head`"
+                f"no Ray cluster: {line[:300]}", where=address, fix="`ray start --head`, the same version, starts one"
             ) from error
         self._remote: dict[Work, Any] = {}
 
@@ -85,6 +89,13 @@ class RayCluster:
         finally:
             for reference in waiting:
                 ray.cancel(reference)
+
+
+def _refuse_silent(address: str) -> None:
+    """Raises OSError if nobody listens at ``HOST:PORT``, which Ray itself would try for more than a minute."""
+    host, _, port = address.rpartition(":")
+    if host and "/" not in host and port.isdecimal():
+        socket.create_connection((host.strip("[]"), int(port)), CONNECT_S).close()
 
 
 def _result(data: bytes) -> Any:

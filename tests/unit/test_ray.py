@@ -242,6 +242,7 @@ def test_no_cluster_is_one_line() -> None:
     import ray
 
     ray.shutdown()
-    with pytest.raises(RunError, match=r"nothing-here: no Ray cluster: .*ray start --head") as caught:
-        ray_cluster.RayCluster("nothing-here")
-    assert "\n" not in str(caught.value)
+    for address in ("127.0.0.1:9", "nothing-here", "ray://127.0.0.1:9"):
+        with pytest.raises(RunError, match=rf"{address}: no Ray cluster: .*ray start --head") as caught:
+            ray_cluster.RayCluster(address)
+        assert "\n" not in str(caught.value)
