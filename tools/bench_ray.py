@@ -110,11 +110,8 @@ def main(argv: Sequence[str] | None = None) -> None:
                 timer.start()
                 measure(killed, lambda again=again: again.grade(batch), 1)  # type: ignore[misc]
                 timer.join()
-                deadline = time.monotonic() + 60
-                while there.nodes != 1:
-                    if time.monotonic() > deadline:
-                        raise SystemExit("no node was killed")
-                    time.sleep(0.5)
+                if victim in cluster.worker_nodes:
+                    raise SystemExit("no node was killed")
     print(json.dumps(seconds))
 
 
