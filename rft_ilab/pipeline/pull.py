@@ -99,7 +99,7 @@ def pull_request(wish: PullWish, *, command: Sequence[str], console: Console) ->
     proposal = read_proposal(wish.taxonomy, wish.base, wish.head)
     found = _Found(proposal, _pinned(proposal, command), wish.precheck)
     if proposal.uncommitted:
-        found.reasons.append("what is not committed was not looked at")
+        found.reasons.append("changes that are not committed, if there are any, were not looked at")
     with head_tree(proposal) as head:
         with found.timed("lint and self-test"):
             inspection = _inspect(proposal, head, screen)

@@ -168,7 +168,9 @@ def _merge_tasks(name: str, file: str, head: Path, judges: Path, target: Path) -
         message = f"test tasks: {added} added or changed, {gone} gone or changed; the base's are asked"
         first = next((row.line for row in after if row.task.split == "test" and row.content not in asked), None)
         notes.append(dataclasses.replace(_edit(file, message), line=first))
-    target.write_text("".join(f"{row.text}\n" for row in [*tests, *kept]), encoding="utf-8")
+    # Written alike, however the branch spaced it: the same tasks are the same run.
+    lines = (canonical_json(parse_json(row.text)) for row in [*tests, *kept])
+    target.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
     learnt = {row.content for row in before if row.task.split != "test"}
     return {row.content for row in kept} != learnt, notes
 

@@ -106,7 +106,6 @@ def read_proposal(taxonomy: Path, base: str, head: str = "HEAD") -> Proposal:
         if root in (parents := PurePosixPath(path).parents)
         or (sorted_out.judges(path) and sorted_out.baselines not in parents)
     ]
-    status, _ = ask(repository, "status", "--porcelain", "-uno", "--ignore-submodules=all", "--", str(judge.inside))
     return Proposal(
         base=judge,
         head=proposed,
@@ -122,8 +121,18 @@ def read_proposal(taxonomy: Path, base: str, head: str = "HEAD") -> Proposal:
         ),
         problems=tuple(_problems(listed, differing, leaves, root)),
         listed=tuple(listed),
-        uncommitted=bool(head == "HEAD" and status),
+        uncommitted=head == "HEAD" and _may_differ(repository, str(judge.inside)),
     )
+
+
+def _may_differ(repository: Path, inside: str) -> bool:
+    """Whether files of the working tree may differ from ``HEAD``: by what git remembers of them, as reading them would
+    run the filters that ``.gitattributes`` names."""
+    options = ("--raw", "--no-ext-diff", "--ignore-submodules=all")
+    staged, _ = ask(repository, "diff-index", "--cached", *options, "HEAD", "--", inside)
+    edited, _ = ask(repository, "diff-files", *options, "--", inside)
+    new, _ = ask(repository, "ls-files", "--others", "--exclude-standard", "-z", "--", inside)
+    return any((staged, edited, new))
 
 
 class _Sorted:
