@@ -90,7 +90,7 @@ def pr(
     os.environ.setdefault("RFT_ILAB_UNTRUSTED", "1")
 
     from rft_ilab.pipeline.pull import PullWish, pull_request
-    from rft_ilab.report.annotations import annotations, in_actions, silence
+    from rft_ilab.report.annotations import annotation_lines, in_actions, silence
 
     annotate = in_actions() if annotate is None else annotate
     wish = PullWish(
@@ -120,7 +120,7 @@ def pr(
         if annotate:
             click.echo(loud)
     if annotate:
-        for line in annotations(report.notes):
+        for line in annotation_lines(report.notes):
             click.echo(line)
     ctx.exit(EXIT_CODE[report.outcome])
 

@@ -26,10 +26,12 @@ def workflow(name: str, *, taxonomy: str, package: str = f"rft-ilab=={__version_
 def install(taxonomy: Path, *, force: bool = False) -> list[Path]:
     """Write the workflows into the repository that holds ``taxonomy``; returns the files that were written.
 
-    Raises HostError outside of a repository, where a link stands in the way, or where a file differs and ``force`` is not
-    given; then nothing is written.
+    Raises HostError outside of a repository, where a link stands in the way, or where a file differs and ``force`` is
+    not given; then nothing is written.
     """
-    top, complaint = ask(taxonomy.resolve(), "rev-parse", "--show-toplevel") if taxonomy.is_dir() else (None, "no directory")
+    top, complaint = (
+        ask(taxonomy.resolve(), "rev-parse", "--show-toplevel") if taxonomy.is_dir() else (None, "no directory")
+    )
     if top is None:
         raise HostError(f"in no git repository: {complaint}", where=taxonomy, fix="the workflows belong into one")
     repository = Path(os.fsdecode(top.rstrip(b"\n"))).resolve()

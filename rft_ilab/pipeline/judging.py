@@ -49,8 +49,8 @@ class Base:
 
 @contextlib.contextmanager
 def base_tree(taxonomy: Path, ref: str, own: Path | None = None) -> Iterator[Base]:
-    """What judges, as ``ref`` has it, for as long as the context lasts. New skills are those of ``own``, a taxonomy that
-    need not lie in the repository, instead of the working tree's.
+    """What judges, as ``ref`` has it, for as long as the context lasts. New skills are those of ``own``, a taxonomy
+    that need not lie in the repository, instead of the working tree's.
 
     Raises SkillError if there is no such commit or it holds no skills. Errors in the files that it wrote name the
     revision's file, not the temporary one.

@@ -14,7 +14,10 @@ ACTED_ON = (
     (r"(.*/)?\.gitlab-ci.*|jenkinsfile|\.circleci/.*|azure-pipelines.*|\.travis\.yml", "a CI system runs it"),
     (r"(.*/)?\.git(attributes|modules)", "git acts on it: filters, line ends, other repositories"),
     (r"(.*/)?(conftest|sitecustomize|usercustomize|setup)\.py|.*\.pth", "Python or pytest runs it unasked"),
-    (r"(.*/)?(pyproject\.toml|setup\.cfg|tox\.ini|pytest\.ini|requirements[^/]*\.txt|constraints[^/]*\.txt)", "tools of Python read it"),
+    (
+        r"(.*/)?(pyproject\.toml|setup\.cfg|tox\.ini|pytest\.ini|requirements[^/]*\.txt|constraints[^/]*\.txt)",
+        "tools of Python read it",
+    ),
     (r"(.*/)?rft_ilab(/.*|\.py)", "it has the name of rft-ilab's own code"),
     (r"(.*/)?(gnu)?makefile|(.*/)?dockerfile|(.*/)?\.pre-commit-config\.yaml|(.*/)?\.envrc", "a tool runs it"),
     (r"(.*/)?codeowners", "it decides who must review"),

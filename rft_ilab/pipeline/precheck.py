@@ -62,7 +62,9 @@ def inspect(proposal: Proposal, head: Head, settings: Settings, screen: Screen) 
     """Lint and self-test of the branch's own files."""
     findings = [Note(severity="error", file=p.file, message=p.what, fix=p.fix) for p in head.problems]
     bad = {name for problem in head.problems if (name := proposal.skill_of(problem.file))}
-    tests, remote, names = [], [], []
+    tests: list[SelfTest] = []
+    remote: list[str] = []
+    names: list[str] = []
     for name in inspected(proposal, head):
         if name in bad:
             continue
@@ -132,7 +134,7 @@ def _self_test(proof: Proof) -> SelfTest:
 
 
 def measure(space: Workspace, environment: Environment, policy: Policy) -> tuple[list[Rates], list[Sample], list[str]]:
-    """What the base model does on training tasks, bare and with demonstrations; and the reasons not to train, if any."""
+    """What the base model does on training tasks, bare and with demonstrations; and reasons not to train, if any."""
     tasks = sorted(environment.split("train"), key=lambda task: task.id)[:TASKS]
     train, most = space.settings.train, environment.settings
     rates, samples, signals = [], [], []

@@ -28,7 +28,7 @@ from rft_ilab.pipeline.screen import Screen
 from rft_ilab.pipeline.stages import train
 from rft_ilab.pipeline.trees import Head, Trees, head_tree, trees
 from rft_ilab.report import html, load
-from rft_ilab.report.pull import Note, PullReport
+from rft_ilab.report.pull import Note, PullReport, Rates, Sample
 from rft_ilab.skills.proposal import Proposal, read_proposal
 from rft_ilab.types import Outcome, digest
 
@@ -172,13 +172,13 @@ def _learn(
     if not three.targets:
         return found.report("PASS", _nothing(proposal, three))
     settings = wish.settings(three.judges.settings())
-    request = Request(
-        taxonomy=three.training, run=Path(), settings=settings, model=wish.model, targets=three.targets
-    )
+    request = Request(taxonomy=three.training, run=Path(), settings=settings, model=wish.model, targets=three.targets)
     request = dataclasses.replace(request, run=wish.run or wish.runs / f"pr-{_name(wish, request)[:12]}")
     space = Workspace(request)
     with found.timed("signal"):
-        rates, samples, unfit = [], [], []
+        rates: list[Rates] = []
+        samples: list[Sample] = []
+        unfit: list[str] = []
         for environment in space.targets:
             screen.say(f"  {environment.skill.name}: what the base model knows")
             mine = measure(space, environment, space.student())

@@ -100,7 +100,7 @@ def trees(proposal: Proposal, head: Head, taxonomy: Path) -> Iterator[Trees]:
 
 
 def _in_use(file: str, proposal: Proposal, judges: Base) -> bool:
-    """Whether a changed file that judges is used as it is: a grader or a table of settings that only new skills need."""
+    """Whether a changed file that judges is used as it is: a grader or settings that only new skills need."""
     inside = proposal.base.inside
     place = PurePosixPath(file)
     if place == inside / FILE_NAME:
@@ -118,9 +118,7 @@ def _edit(file: str, message: str = "judges; that of the base is used") -> Note:
     return Note(severity="warning", file=file, message=message)
 
 
-def _take_over(
-    name: str, files: Sequence[str], head: Head, judges: Path, training: Path
-) -> tuple[bool, list[Note]]:
+def _take_over(name: str, files: Sequence[str], head: Head, judges: Path, training: Path) -> tuple[bool, list[Note]]:
     """Put what trains of a changed skill into ``training``; whether that is anything, and the edits left out."""
     trains, edits = False, []
     own, leaf = head.taxonomy / ROOT / name, training / ROOT / name
@@ -153,14 +151,17 @@ def _merge_tasks(name: str, file: str, head: Path, judges: Path, target: Path) -
     before, after = _rows(judges, name), _rows(head, name)
     tests = [row for row in before if row.task.split == "test"]
     groups, ids, questions = ({key(row.task) for row in tests} for key in (_group, _id, _question))
-    kept, leaks = [], []
+    kept: list[_Row] = []
+    leaks: list[_Row] = []
     for row in after:
         if row.task.split != "test":
             known = (_group(row.task), groups), (_id(row.task), ids - {None}), (_question(row.task), questions)
             (leaks if any(value in those for value, those in known) else kept).append(row)
     notes = []
     if leaks:
-        message = f"{len(leaks)} training tasks are test tasks of the base, or of their groups; left out, the first here"
+        message = (
+            f"{len(leaks)} training tasks are test tasks of the base, or of their groups; left out, the first here"
+        )
         notes.append(dataclasses.replace(_edit(file, message), line=leaks[0].line))
     asked, proposed = ({row.content for row in side if row.task.split == "test"} for side in (before, after))
     if asked != proposed:

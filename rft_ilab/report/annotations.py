@@ -29,7 +29,7 @@ def silence() -> tuple[str, str]:
     return f"::stop-commands::{token}", f"::{token}::"
 
 
-def annotations(notes: Sequence[Note]) -> list[str]:
+def annotation_lines(notes: Sequence[Note]) -> list[str]:
     """At most ten of a kind, in the order given."""
     shown: dict[str, list[Note]] = {}
     for note in notes:

@@ -40,8 +40,8 @@ def _ignored(report: PullReport) -> Iterator[str]:
     if not report.ignored:
         return
     yield from ("### Ignored: edits of what judges", "")
-    yield f"Graders, test tasks, settings and baselines are those of {escape(report.base)}. The verdict is what it would be"
-    yield from ("without these edits; whether to merge them is for a person to decide.", "")
+    yield f"Graders, test tasks, settings and baselines are those of {escape(report.base)}. The verdict is what it would"
+    yield from ("be without these edits; whether to merge them is for a person to decide.", "")
     yield from (*_noted(report.ignored), "")
 
 
@@ -93,7 +93,12 @@ def _signal(report: PullReport) -> Iterator[str]:
     if not report.rates:
         return
     k = report.rates[0].samples
-    yield from ("### Signal", "", "What the base model does on training tasks: does it know this already, can it learn it?", "")
+    yield from (
+        "### Signal",
+        "",
+        "What the base model does on training tasks: does it know this already, can it learn it?",
+        "",
+    )
     yield f"| skill | prompt | tasks | pass@1 | pass@{k} | all right | all wrong | groups expected mixed |"
     yield "|---|---|--:|--:|--:|--:|--:|--:|"
     for row in report.rates:
@@ -112,7 +117,13 @@ def _signal(report: PullReport) -> Iterator[str]:
 def _power(report: PullReport) -> Iterator[str]:
     if not report.power:
         return
-    yield from ("### Power", "", "What the gate can show with the test tasks that there are: a plan, if a target gains what is asked", "and nothing else changes.", "")
+    yield from (
+        "### Power",
+        "",
+        "What the gate can show with the test tasks that there are: a plan, if a target gains what is asked",
+        "and nothing else changes.",
+        "",
+    )
     yield "| skill | tier | test tasks | groups | points asked | chance of PASS | tasks needed for 80% |"
     yield "|---|---|--:|--:|--:|--:|--:|"
     for row in report.power:

@@ -86,7 +86,9 @@ def write_revision(revision: Revision, target: Path) -> Path:
         )
     for (path, _), content in zip(files, contents(revision.repository, [e for _, e in files]), strict=True):
         if content.startswith(LFS):
-            raise SkillError("is a Git LFS pointer", where=f"{revision.ref}:{path}", fix="keep what judges in git itself")
+            raise SkillError(
+                "is a Git LFS pointer", where=f"{revision.ref}:{path}", fix="keep what judges in git itself"
+            )
         file = target.joinpath(*path.parts)
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(content)

@@ -39,7 +39,10 @@ def test_a_good_skill_ends_with_pass_and_a_whole_report(project: Project, tmp_pa
     verdict = project.verdict()
     assert verdict["base"]["ref"] == "main"
     assert [row["judged_by"] for row in verdict["targets"]] == ["branch"]
-    assert {row["skill"]: row["judged_by"] for row in verdict["watched"]} == {"area/old": "base", "area/watched": "base"}
+    assert {row["skill"]: row["judged_by"] for row in verdict["watched"]} == {
+        "area/old": "base",
+        "area/watched": "base",
+    }
     base = git(project.root, "rev-parse", "main")
     assert f"ilab rft pr --base {base} --head {head} --steps 3" in report.replace("&#47;", "/")
     assert (request.run / "report.html").exists()
@@ -126,7 +129,13 @@ def test_an_edited_yardstick_changes_nothing(project: Project):
     assert (run / "gate" / "verdict.json").read_bytes() == text
     assert json.loads(learnt)["identity"] == json.loads((run / "manifest.json").read_bytes())["identity"]
     ignored = edited.stdout.split("### Ignored")[1].split("###")[0]
-    for name in ("area/old/grader.json", "area/old/tasks.jsonl", "rft.toml", "baselines/main.json", "graders/shared.py"):
+    for name in (
+        "area/old/grader.json",
+        "area/old/tasks.jsonl",
+        "rft.toml",
+        "baselines/main.json",
+        "graders/shared.py",
+    ):
         assert f"{name}:" in ignored, ignored
         assert re.search(rf"^::warning file=\S*{re.escape(name)}", edited.stdout, re.M)
     assert "training tasks are test tasks of the base" in ignored
@@ -134,7 +143,9 @@ def test_an_edited_yardstick_changes_nothing(project: Project):
 
 
 def test_a_change_of_the_yardstick_alone_trains_nothing(project: Project):
-    (project.root / "graders" / "shared.py").write_text("# the same\n" + project.root.joinpath("graders/shared.py").read_text())
+    (project.root / "graders" / "shared.py").write_text(
+        "# the same\n" + project.root.joinpath("graders/shared.py").read_text()
+    )
     project.commit()
     result = project.command()
     assert result.exit_code == 0 and not project.trained

@@ -63,7 +63,9 @@ def test_links_are_never_followed(project: Project, attack: Callable[[Path], Non
     assert "root:" not in said
 
 
-@pytest.mark.parametrize("place", ["taxonomy/compositional_skills", "taxonomy/compositional_skills/area", "graders", "taxonomy/rft.toml"])
+@pytest.mark.parametrize(
+    "place", ["taxonomy/compositional_skills", "taxonomy/compositional_skills/area", "graders", "taxonomy/rft.toml"]
+)
 def test_nor_is_a_link_in_place_of_what_is_read(project: Project, place: str):
     git(project.root, "rm", "-rq", place)
     (project.root / place).parent.mkdir(parents=True, exist_ok=True)
@@ -77,7 +79,9 @@ def test_a_submodule_is_no_skill(project: Project):
     project.commit()
     head = git(project.root, "rev-parse", "HEAD")
     git(project.root, "update-index", "--add", "--cacheinfo", f"160000,{head},{LEAF}/module")
-    (project.root / ".gitmodules").write_text(f'[submodule "x"]\n\tpath = {LEAF}/module\n\turl = ext::sh -c "touch /tmp/no"\n')
+    (project.root / ".gitmodules").write_text(
+        f'[submodule "x"]\n\tpath = {LEAF}/module\n\turl = ext::sh -c "touch /tmp/no"\n'
+    )
     git(project.root, "add", ".gitmodules")
     git(project.root, "commit", "-qm", "module")
     said = refused(project, "is a submodule")
@@ -92,17 +96,19 @@ def test_names_that_no_file_may_have(project: Project, name: str):
     entry = b"100644 %s\0" % name.encode() + bytes.fromhex(blob)
     tree = git(project.root, "hash-object", "-t", "tree", "--literally", "-w", "--stdin", stdin=entry)
     # Not through the index, which refuses such names: trees by hand, from the leaf up to the top.
+    child = "evil"
     for folder in (LEAF, *map(str, Path(LEAF).parents)):
         where = "HEAD^{tree}" if folder == "." else f"HEAD:{folder}"
         listing = [] if folder == LEAF else git(project.root, "ls-tree", where).splitlines()
-        child = "evil" if folder == LEAF else below
         rest = [line for line in listing if line.split("\t")[1] != child]
         tree = git(project.root, "mktree", stdin="\n".join([*rest, f"040000 tree {tree}\t{child}", ""]).encode())
-        below = Path(folder).name
+        child = Path(folder).name
     commit = git(project.root, "commit-tree", tree, "-p", "HEAD", "-m", "evil")
     before = sorted(Path("/tmp").glob("rft-head-*"))
     result = project.command("--precheck", "--annotate", "--head", commit)
-    assert result.exit_code == 1 and re.search("a name that (no file may have|is too long)", "\n".join(flagged(result.stdout)))
+    assert result.exit_code == 1 and re.search(
+        "a name that (no file may have|is too long)", "\n".join(flagged(result.stdout))
+    )
     assert "\x1b" not in result.stdout + result.stderr
     assert sorted(Path("/tmp").glob("rft-head-*")) == before
 
@@ -238,7 +244,14 @@ def test_files_that_tools_act_on_have_no_influence_and_are_named(project: Projec
     done = as_program(tmp_path, *options, cwd=project.root, GITHUB_ACTIONS="true", CI="true")
     assert done.returncode == 1 and not marker.exists(), done.stdout + done.stderr
     loud = done.stdout.split("### Look at these files yourself")[1].split("###")[0].replace("\\", "")
-    for name in (".github/workflows/rft-precheck.yaml", ".gitattributes", "conftest.py", "sitecustomize.py", "evil.pth", "rft_ilab/__init__.py"):
+    for name in (
+        ".github/workflows/rft-precheck.yaml",
+        ".gitattributes",
+        "conftest.py",
+        "sitecustomize.py",
+        "evil.pth",
+        "rft_ilab/__init__.py",
+    ):
         assert f"- {name}: " in loud
     assert "::warning file=.github/workflows/rft-precheck.yaml::changed here; GitHub runs it" in done.stdout
 
@@ -276,13 +289,17 @@ def test_nothing_of_a_text_becomes_markup(project: Project):
 
 def _nothing_obeyed(text: str) -> None:
     lines = [line for line in text.splitlines() if line.lstrip().startswith("::")]
-    assert all(line.startswith(("::stop-commands::", "::warning file=", f"::{lines[0].split('::')[2]}::")) for line in lines)
+    assert all(
+        line.startswith(("::stop-commands::", "::warning file=", f"::{lines[0].split('::')[2]}::")) for line in lines
+    )
 
 
 def test_a_table_of_settings_of_a_new_skill_cannot_change_those_of_others(project: Project):
     project.add_good_skill()
     with (project.taxonomy / "rft.toml").open("a") as file:
-        file.write('\n[skills."area/new"]\nmax_tokens = 8\n\n[skills."area/watched"]\nmargin = 1.0\ntier = "advisory"\n')
+        file.write(
+            '\n[skills."area/new"]\nmax_tokens = 8\n\n[skills."area/watched"]\nmargin = 1.0\ntier = "advisory"\n'
+        )
     project.commit()
     result = project.command()
     assert result.exit_code == 0, result.stdout

@@ -68,7 +68,7 @@ def test_no_job_has_more_rights_than_it_needs():
 
 
 def test_what_runs_the_code_of_a_branch_has_no_secret():
-    for name, job, step in steps():
+    for _, job, step in steps():
         text = json.dumps(step)
         assert "secrets." not in text
         if "ilab rft pr" in text:
@@ -85,7 +85,10 @@ def test_what_runs_the_code_of_a_branch_has_no_secret():
 
 def test_only_the_base_is_checked_out_and_leaves_no_token():
     checkouts = [s["with"] for _, _, s in steps() if s.get("uses", "").startswith("actions/checkout")]
-    assert [c["ref"] for c in checkouts] == ["${{ github.event.pull_request.base.sha }}", "${{ needs.find.outputs.base }}"]
+    assert [c["ref"] for c in checkouts] == [
+        "${{ github.event.pull_request.base.sha }}",
+        "${{ needs.find.outputs.base }}",
+    ]
     for options in checkouts:
         assert options["persist-credentials"] is False and options["path"] == "repository"
         assert "submodules" not in options and "lfs" not in options
@@ -151,7 +154,7 @@ def test_installing_follows_no_link_and_needs_a_repository(tmp_path: Path):
 
 
 class Runner:
-    """A machine as GitHub's runner has it: a workspace, a temporary directory, and programs that only note their calls."""
+    """A machine as GitHub's runner has it: a workspace, a temporary directory, programs that only note their calls."""
 
     def __init__(self, root: Path) -> None:
         self.root, self.workspace, self.temp, self.bin = root, root / "work", root / "temp", root / "bin"
@@ -286,7 +289,9 @@ def test_finding_takes_the_open_pull_request_with_this_commit(runner: Runner):
     assert not (runner.workspace / "x").exists()
 
 
-@pytest.mark.parametrize("listing, code", [("[]", 0), (pulls((3, "0" * 40, "b")), 0), (pulls((3, "a" * 40, "$(x)")), 1)])
+@pytest.mark.parametrize(
+    "listing, code", [("[]", 0), (pulls((3, "0" * 40, "b")), 0), (pulls((3, "a" * 40, "$(x)")), 1)]
+)
 def test_finding_nothing_judges_nothing(runner: Runner, listing: str, code: int):
     runner.program("gh", f"echo '{listing}'")
     assert runner.run(script(JUDGE, "find", "Find the pull request"), **FIND).returncode == code
@@ -295,14 +300,21 @@ def test_finding_nothing_judges_nothing(runner: Runner, listing: str, code: int)
 
 @pytest.mark.parametrize(
     "result, code, state",
-    [("success", "0", "success"), ("failure", "1", "failure"), ("failure", "2", "failure"), ("failure", "0", "error"), ("cancelled", None, "error"), ("success", "1", "error")],
+    [
+        ("success", "0", "success"),
+        ("failure", "1", "failure"),
+        ("failure", "2", "failure"),
+        ("failure", "0", "error"),
+        ("cancelled", None, "error"),
+        ("success", "1", "error"),
+    ],
 )
 def test_telling_comments_once_and_sets_the_status(runner: Runner, result: str, code: str | None, state: str):
     report = runner.workspace / "report"
     if code is not None:
         report.mkdir()
         (report / "code").write_text(f"{code}\n")
-        (report / "report.md").write_text("## PASS: `$(touch x)` \"quoted\"\n" + "é" * 40_000)
+        (report / "report.md").write_text('## PASS: `$(touch x)` "quoted"\n' + "é" * 40_000)
     mark = {"user": {"login": "github-actions[bot]"}, "body": "<!-- rft-ilab -->\nold", "id": 99}
     forged = {**mark, "user": {"login": "stranger"}, "id": 98}
     comments = json.dumps([forged, mark] if code == "1" else [forged])
