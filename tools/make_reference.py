@@ -36,6 +36,7 @@ COMMANDS = {
     "ilab rft history": "rft_ilab.cli.history:history",
     "ilab rft compare-controls": "rft_ilab.cli.compare_controls:compare_controls",
     "ilab rft plan": "rft_ilab.cli.plan:plan",
+    "ilab rft pr": "rft_ilab.cli.pr:pr",
     "ilab rft grader-test": "rft_ilab.cli.grader_test:grader_test",
     "ilab rft serve-graders": "rft_ilab.cli.serve_graders:serve_graders",
     "ilab rft suites": "rft_ilab.cli.suites:suites",

@@ -18,7 +18,7 @@ from typing import Any
 
 from rich.console import Console
 
-from rft_ilab.config import Settings, load_settings
+from rft_ilab.config import FILE_NAME, Settings, load_settings
 from rft_ilab.errors import GraderError, RftError, SignalError, SkillError
 from rft_ilab.pipeline.gate import regress
 from rft_ilab.pipeline.loud import loud_notes
@@ -30,7 +30,11 @@ from rft_ilab.pipeline.trees import Head, Trees, head_tree, trees
 from rft_ilab.report import html, load
 from rft_ilab.report.pull import Note, PullReport, Rates, Sample
 from rft_ilab.skills.proposal import Proposal, read_proposal
+from rft_ilab.skills.tasks import load_tasks
+from rft_ilab.skills.tree import load_skill
 from rft_ilab.types import Outcome, digest
+
+MOST_TOKENS = 2048  # of an answer of a skill that nobody has looked at yet
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -172,6 +176,11 @@ def _learn(
     if not three.targets:
         return found.report("PASS", _nothing(proposal, three))
     settings = wish.settings(three.judges.settings())
+    if greedy := _greedy(settings, three.judges.new):
+        what = f"max_tokens of {greedy} is {settings.skill(greedy).max_tokens:,}, more than {MOST_TOKENS:,}"
+        note = Note(severity="error", file=str(proposal.head.inside / FILE_NAME), message=what, fix="ask for less")
+        found.facts["findings"] = (*inspection.findings, note)
+        return found.report("FAIL", "the change cannot be trained on as it is")
     request = Request(taxonomy=three.training, run=Path(), settings=settings, model=wish.model, targets=three.targets)
     request = dataclasses.replace(request, run=wish.run or wish.runs / f"pr-{_name(wish, request)[:12]}")
     space = Workspace(request)
@@ -181,7 +190,7 @@ def _learn(
         unfit: list[str] = []
         for environment in space.targets:
             screen.say(f"  {environment.skill.name}: what the base model knows")
-            mine = measure(space, environment, space.student())
+            mine = measure(space, environment, space.student(), _known(three, environment.skill.name))
             rates, samples, unfit = rates + mine[0], samples + mine[1], unfit + mine[2]
     found.facts |= {"rates": tuple(rates), "samples": tuple(samples)}
     with found.timed("power"):
@@ -205,13 +214,26 @@ def _nothing(proposal: Proposal, three: Trees) -> str:
     return "nothing that trains was changed" if proposal.skills else "no skill was changed"
 
 
+def _known(three: Trees, name: str) -> set[str]:
+    """Ids of the tasks that the base has of a skill."""
+    if name in three.judges.new:
+        return set()
+    return {task.id for task in load_tasks(load_skill(three.judges.taxonomy, name, Settings()))}
+
+
+def _greedy(settings: Settings, new: Sequence[str]) -> str:
+    """The first new skill whose own table asks for more than any skill needs; empty if none does."""
+    return next((name for name in new if settings.skill(name).max_tokens > MOST_TOKENS), "")
+
+
 def _judge(wish: PullWish, request: Request, three: Trees, found: _Found, screen: Screen) -> PullReport:
     try:
         with found.timed("training"):
             train(request, console=screen.console)
-    except SignalError as error:
+    except (SignalError, GraderError) as error:
         found.reasons.append(str(error))
-        return found.report("INCONCLUSIVE", "there is nothing for reinforcement learning to reward yet")
+        why = "there is nothing for reinforcement learning to reward yet"
+        return found.report("INCONCLUSIVE", why if isinstance(error, SignalError) else "too much could not be graded")
     judged = dataclasses.replace(
         request, taxonomy=three.judges.taxonomy, base=three.judges, baseline=wish.baseline, histories=()
     )

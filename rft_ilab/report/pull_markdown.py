@@ -40,8 +40,8 @@ def _ignored(report: PullReport) -> Iterator[str]:
     if not report.ignored:
         return
     yield from ("### Ignored: edits of what judges", "")
-    yield f"Graders, test tasks, settings and baselines are those of {escape(report.base)}. The verdict is what it would"
-    yield from ("be without these edits; whether to merge them is for a person to decide.", "")
+    yield f"Graders, test tasks, settings and baselines are those of {escape(report.base)}. The verdict is what it"
+    yield from ("would be without these edits; whether to merge them is for a person to decide.", "")
     yield from (*_noted(report.ignored), "")
 
 
@@ -67,10 +67,10 @@ def _findings(report: PullReport) -> Iterator[str]:
 def _noted(notes: Sequence[Note]) -> Iterator[str]:
     for note in notes[:MOST]:
         place = f"{note.file}:{note.line}" if note.line else note.file
-        fix = f" ({note.fix})" if note.fix else ""
+        fix = f" {escape(f'({note.fix})')}" if note.fix else ""
         mark = "**error** " if note.severity == "error" else ""
         text = note.message if len(note.message) <= 400 else f"{note.message[:400]} ..."
-        yield f"- {mark}{escape(place)}: {escape(text)}{escape(fix)}"
+        yield f"- {mark}{escape(place)}: {escape(text)}{fix}"
     if len(notes) > MOST:
         yield f"- and {len(notes) - MOST} more"
 
@@ -96,7 +96,7 @@ def _signal(report: PullReport) -> Iterator[str]:
     yield from (
         "### Signal",
         "",
-        "What the base model does on training tasks: does it know this already, can it learn it?",
+        "What the base model does on training tasks, new ones first: does it know this already, can it learn it?",
         "",
     )
     yield f"| skill | prompt | tasks | pass@1 | pass@{k} | all right | all wrong | groups expected mixed |"

@@ -45,6 +45,7 @@ COMMANDS = {
     ("rft", "history"): ["--taxonomy-path", "--history", "--skill", "--last", "--json", "--html"],
     ("rft", "compare-controls"): ["RUN", "CONTROL..."],
     ("rft", "plan"): ["--taxonomy-path", "--power", "--discordance", "--icc", "--run", "--json"],
+    ("rft", "pr"): ["--base", "--head", "--precheck", "--markdown", "--annotate", "--install-workflows", "--force"],
     ("rft", "grader-test"): ["[SKILL]", "--taxonomy-path", "--grader", "--tasks", "--probes", "--json"],
     ("rft", "serve-graders"): ["--host", "--port", "--token-env"],
     ("rft", "suites"): ["--time", "--model", "--json"],
