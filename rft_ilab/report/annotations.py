@@ -12,7 +12,7 @@ import secrets
 from collections.abc import Sequence
 
 from rft_ilab.report import wording
-from rft_ilab.report.pull import Note
+from rft_ilab.report.pull import Note, in_turns
 
 # GitHub shows that many of each kind of one step.
 MOST_OF_A_KIND = 10
@@ -30,9 +30,9 @@ def silence() -> tuple[str, str]:
 
 
 def annotation_lines(notes: Sequence[Note]) -> list[str]:
-    """At most ten of a kind, in the order given."""
+    """At most ten of a kind, of as many files as possible."""
     shown: dict[str, list[Note]] = {}
-    for note in notes:
+    for note in in_turns(notes):
         shown.setdefault(note.severity, []).append(note)
     return [annotation(note) for kind in shown.values() for note in kind[:MOST_OF_A_KIND]]
 

@@ -9,10 +9,9 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from rft_ilab.report import wording
 from rft_ilab.report.markdown import block, escape, gate_lines, inline
-from rft_ilab.report.pull import Note, PullReport, Sample
+from rft_ilab.report.pull import Note, PullReport, Sample, in_turns
 
 MOST = 20  # findings, files
-FOLDED = 40  # bytes of a commit's name are enough to name it
 
 
 def pull_markdown(report: PullReport) -> str:
@@ -65,7 +64,8 @@ def _findings(report: PullReport) -> Iterator[str]:
 
 
 def _noted(notes: Sequence[Note]) -> Iterator[str]:
-    for note in notes[:MOST]:
+    telling = {id(note) for note in in_turns(notes)[:MOST]}
+    for note in (note for note in notes if id(note) in telling):
         place = f"{note.file}:{note.line}" if note.line else note.file
         fix = f" {escape(f'({note.fix})')}" if note.fix else ""
         mark = "**error** " if note.severity == "error" else ""
@@ -106,7 +106,7 @@ def _signal(report: PullReport) -> Iterator[str]:
         cells = [escape(row.skill), row.prompt, str(row.tasks), *map(wording.percent, shares)]
         yield f"| {' | '.join([*cells, f'{wording.percent(row.mixed)} of {row.group_size}'])} |"
     if errors := sum(row.errors for row in report.rates):
-        yield from ("", f"{wording.count(errors, 'answer')} could not be graded and are in none of these numbers.")
+        yield from ("", f"Not graded, and in none of these numbers: {wording.count(errors, 'answer')}.")
     yield ""
     for row in report.rates:
         if row.per_class and row.prompt == report.rates[0].prompt:
@@ -139,7 +139,7 @@ def _samples(samples: Sequence[Sample]) -> Iterator[str]:
     yield "<details>"
     yield f"<summary>{wording.count(len(samples), 'sample row')}, with what the base model says</summary>"
     for sample in samples:
-        said = {True: "right", False: "wrong", None: "could not be graded"}[sample.passed]
+        said = {True: "right", False: "wrong", None: "not graded"}[sample.passed]
         yield f"<h4><code>{inline(sample.skill)}</code></h4>"
         yield f"<p>Asked:</p>{block(sample.prompt)}<p>Right answer:</p>{block(sample.reference)}"
         yield f"<p>The base model, {said}:</p>{block(sample.answer)}<p>Grader:</p>{block(sample.reason or 'no reason')}"
