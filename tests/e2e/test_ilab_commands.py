@@ -48,6 +48,8 @@ COMMANDS = {
     ("rft", "pr"): ["--base", "--head", "--precheck", "--markdown", "--annotate", "--install-workflows", "--force"],
     ("rft", "grader-test"): ["[SKILL]", "--taxonomy-path", "--grader", "--tasks", "--probes", "--json"],
     ("rft", "serve-graders"): ["--host", "--port", "--token-env"],
+    ("rft", "import"): ["openai", "csv", "qna"],
+    ("rft", "export"): ["SKILL...", "--output", "--model", "--force", "--taxonomy-path"],
     ("rft", "suites"): ["--time", "--model", "--json"],
     ("rft", "doctor"): ["--help"],
 }
