@@ -16,6 +16,7 @@ from rft_ilab.errors import RftError, SignalError, SkillError
 from rft_ilab.grading.proof.golden import Finding
 from rft_ilab.grading.proof.lint import lint_taxonomy
 from rft_ilab.grading.proof.prove import FULL, REMOTE, Proof, has_part, prove_skill
+from rft_ilab.grading.proof.waivers import MUTANT, SUFFIX
 from rft_ilab.pipeline.plan import Wish, plan
 from rft_ilab.pipeline.request import Workspace
 from rft_ilab.pipeline.screen import Screen
@@ -36,11 +37,13 @@ POWER = Wish(power=0.8, discordance=0.1, icc=0.5)
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Inspection:
-    """Of the skills that were looked at. ``remote``: those whose grader was not run."""
+    """Of the skills that were looked at. ``remote``: those whose grader was not run; ``waived``: what of the self-test
+    the branch itself says does not apply."""
 
     findings: tuple[Note, ...]
     self_tests: tuple[SelfTest, ...]
     remote: tuple[str, ...]
+    waived: tuple[str, ...] = ()
 
     @property
     def errors(self) -> int:
@@ -49,7 +52,7 @@ class Inspection:
 
 def inspected(proposal: Proposal, head: Head) -> list[str]:
     """The skills to look at: those that changed, and those that use a shared grader that did."""
-    shared = {Path(file).name.split(".", 1)[0] for file in proposal.judging if Path(file).parent.name == "graders"}
+    shared = _shared(proposal)
     names = {name for name, kind in proposal.skills.items() if kind != "deleted"}
     try:
         there = leaf_names(head.taxonomy)
@@ -59,6 +62,19 @@ def inspected(proposal: Proposal, head: Head) -> list[str]:
     return sorted(names | users)
 
 
+def _shared(proposal: Proposal) -> set[str]:
+    """Names of the shared graders that changed, or of which the golden cases or the waivers did."""
+    return {Path(file).name.split(".", 1)[0] for file in proposal.judging if Path(file).parent.name == "graders"}
+
+
+def _own_grader(proposal: Proposal, head: Head, name: str) -> bool:
+    """Whether the grader of a skill, or what is said of it, is the branch's."""
+    leaf = proposal.root / name
+    mine = {str(leaf / "grader.json"), str(leaf / f"grader{SUFFIX}")} & set(proposal.files.get(name, ()))
+    used = shared_names(head.taxonomy / ROOT / name / "grader.json")
+    return proposal.skills.get(name) == "new" or bool(mine) or bool(used & _shared(proposal))
+
+
 def inspect(proposal: Proposal, head: Head, settings: Settings, screen: Screen) -> Inspection:
     """Lint and self-test of the branch's own files."""
     findings = [Note(severity="error", file=p.file, message=p.what, fix=p.fix) for p in head.problems]
@@ -66,10 +82,14 @@ def inspect(proposal: Proposal, head: Head, settings: Settings, screen: Screen) 
     tests: list[SelfTest] = []
     remote: list[str] = []
     names: list[str] = []
+    waived: list[str] = []
+    untried: set[str] = set()
     for name in inspected(proposal, head):
         if name in bad:
             continue
-        (remote if _asks_others(head.taxonomy, name) else names).append(name)
+        asks = _asks_others(head.taxonomy, name)
+        (remote if asks and _own_grader(proposal, head, name) else names).append(name)
+        untried |= {name} if asks else set()
     findings += [_remote(proposal, name) for name in remote]
     lint = lint_taxonomy(head.taxonomy, settings, only=names) if names else []
     notes = [_note(finding, head) for finding in lint]
@@ -78,7 +98,7 @@ def inspect(proposal: Proposal, head: Head, settings: Settings, screen: Screen) 
     # One that fails on references may need seconds for each, and fails on everything else as well.
     hopeless = {n for n in names if any(_of(note, proposal, n) and note.message.startswith(FAILS) for note in errors)}
     for name in names:
-        if name in hopeless:
+        if name in hopeless | untried:
             continue
         screen.say(f"  {name}: lint and self-test")
         try:
@@ -88,10 +108,20 @@ def inspect(proposal: Proposal, head: Head, settings: Settings, screen: Screen) 
                 notes.append(_note(Finding.of(error, head.taxonomy / ROOT / name), head))
             continue
         tests.append(_self_test(proof))
+        if (given := _waivers(proof)) and _own_grader(proposal, head, name):
+            waived.append(f"{name}: the branch itself says what of the self-test does not apply: {given}")
         notes += [_note(finding, head) for finding in proof.findings]
     # What lint tries the self-test tries again, and says in the same words.
     unique = {(n.file, n.line, n.message): n for n in reversed(findings + notes)}
-    return Inspection(tuple(reversed(unique.values())), tuple(tests), tuple(remote))
+    return Inspection(tuple(reversed(unique.values())), tuple(tests), tuple(remote), tuple(waived))
+
+
+def _waivers(proof: Proof) -> str:
+    found = {result.name: result.note for result in proof.results if result.outcome == "waived"}
+    found |= {f"{MUTANT}{name}": reason for name, reason in proof.waived_mutants.items()}
+    return "; ".join(
+        f"{name}: {reason if len(reason) <= 100 else f'{reason[:100]} ...'}" for name, reason in found.items()
+    )
 
 
 def _asks_others(taxonomy: Path, name: str) -> bool:

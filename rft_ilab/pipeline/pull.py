@@ -108,6 +108,7 @@ def pull_request(wish: PullWish, *, command: Sequence[str], console: Console) ->
         with found.timed("lint and self-test"):
             inspection = _inspect(proposal, head, screen)
         found.facts |= {"findings": inspection.findings, "self_tests": inspection.self_tests}
+        found.reasons += inspection.waived
         if inspection.errors:
             found.facts["ignored"] = tuple(_judging(proposal))
             return found.report("FAIL", _failed(inspection))

@@ -182,14 +182,16 @@ def _state(entry: Entry | None) -> tuple[str, str] | None:
 def _problems(
     listed: Sequence[Entry], differing: set[str], leaves: set[PurePosixPath], root: PurePosixPath
 ) -> Iterator[Problem]:
-    spelled: dict[str, str] = {}
+    spelled: dict[str, tuple[str, str]] = {}
     for entry in listed:
         path = PurePosixPath(entry.path)
         for place in (path, *path.parents):
-            first = spelled.setdefault(unicodedata.normalize("NFC", str(place)).casefold(), str(place))
-            if first != str(place) and ({entry.path} & differing or place == path):
-                what = f"the same name as {first!r} on file systems that ignore case"
-                yield Problem(file=entry.path, what=what, fix="rename one of the two")
+            same = unicodedata.normalize("NFC", str(place)).casefold()
+            first, owner = spelled.setdefault(same, (str(place), entry.path))
+            if first != str(place) and {entry.path, owner} & differing:
+                file, other = (entry.path, first) if entry.path in differing else (owner, str(place))
+                what = f"the same name as {other!r} on file systems that ignore case"
+                yield Problem(file=file, what=what, fix="rename one of the two")
         if not entry.may_be_written:
             yield Problem(file=entry.path, what="a name that no file may have", fix="rename it")
         elif any(len(os.fsencode(part)) > MAX_PART for part in path.parts):

@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import re
 
+from rft_ilab.grading.proof.waivers import NAMES
 from tests.e2e.pull_requests import LENIENT, RFT_TOML, Project, described, project, questions
 from tests.unit.repositories import git
 from tests.unit.taxonomies import LABELS, write_skill
@@ -182,6 +183,18 @@ def test_a_grader_that_asks_a_server_is_not_run(project: Project, monkeypatch):
     result = project.command()
     assert result.exit_code == 2 and first_line(result.stdout).startswith("## INCONCLUSIVE: a person has to look")
     assert not project.trained
+
+
+def test_what_the_branch_waives_is_said_first(project: Project):
+    leaf = project.add_good_skill()
+    (leaf / "grader.json").write_text(json.dumps({"type": "python", "name": "x", "source": EXPLOITABLE}))
+    (leaf / "grader.waivers.json").write_text(json.dumps(dict.fromkeys(NAMES, "trust me @all")))
+    project.commit()
+    result = project.command("--precheck")
+    assert result.exit_code == 0, result.stdout
+    said = result.stdout.split("###")[0]
+    assert "- area/new: the branch itself says what of the self-test does not apply: " in said
+    assert all(name in said for name in ("empty", "either-or", "mutant-")) and "@all" not in said
 
 
 def test_no_change_and_no_skill(project: Project):

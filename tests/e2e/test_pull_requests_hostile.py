@@ -164,6 +164,14 @@ def test_names_that_differ_in_case_alone(project: Project):
     refused(project, "the same name as", "on file systems that ignore case")
 
 
+def test_folders_that_differ_in_case_alone(project: Project):
+    write_skill(project.taxonomy, "Area/new", rows=questions("Item", 30), qna=described("x"))
+    project.commit()
+    refused(
+        project, "file=taxonomy/compositional_skills/Area/new/", "the same name as 'taxonomy/compositional_skills/area'"
+    )
+
+
 ATTACKS = {
     "environment": "import os\nraise ValueError(repr(dict(os.environ)))",
     "proc": "raise ValueError(open('/proc/self/environ').read())",
