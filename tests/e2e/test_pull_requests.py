@@ -197,6 +197,24 @@ def test_what_the_branch_waives_is_said_first(project: Project):
     assert all(name in said for name in ("empty", "either-or", "mutant-")) and "@all" not in said
 
 
+def test_a_skill_that_cannot_be_judged_fails_at_its_file(project: Project):
+    rows = [{**row, "split": "train"} for row in questions("Item", 60)]
+    write_skill(project.taxonomy, "area/new", rows=rows, qna=described("The new skill"))
+    project.commit()
+    result = project.command("--annotate")
+    assert result.exit_code == 1 and not project.trained
+    assert "::error file=taxonomy/compositional_skills/area/new/tasks.jsonl::no val tasks (add tasks)" in result.stdout
+
+
+def test_a_skill_that_asks_for_endless_answers_fails(project: Project):
+    project.add_good_skill()
+    with (project.taxonomy / "rft.toml").open("a") as file:
+        file.write('\n[skills."area/new"]\nmax_tokens = 1000000000\n')
+    project.commit()
+    result = project.command("--annotate")
+    assert result.exit_code == 1 and "::error file=taxonomy/rft.toml::max_tokens of area/new is 1,000" in result.stdout
+
+
 def test_no_change_and_no_skill(project: Project):
     (project.root / "README.md").write_text("more\n")
     project.commit()
