@@ -34,7 +34,7 @@ def markdown_summary(report: RunReport) -> str:
         cost = f"Cost so far: {wording.cost_sentence(report)}."
         return f"{control}## No verdict yet\n\n{escape(wording.NO_VERDICT)}\n\n{cost}\n"
     lines = [f"{control}## {gate.outcome}: {wording.outcome_sentence(gate)}", ""]
-    lines += [f"- {escape(wording.target_sentence(target))}" for target in gate.targets]
+    lines += [f"- {escape(wording.target_sentence(target, wording.level(gate)))}" for target in gate.targets]
     lines.append(f"- {escape(wording.watched_sentence(gate))}")
     lines += [f"- {wording.drawn_sentence(gate)}"] if gate.drawn else []
     lines += [f"- {escape(reason)}" for reason in gate.reasons]
