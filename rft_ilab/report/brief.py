@@ -27,8 +27,9 @@ class Answer:
 
 def brief(report: RunReport) -> list[Answer]:
     """Trained for what, better, anything worse, may it be released, at what cost; fewer where nobody has judged."""
-    found = [Answer("What was trained?", *_trained(report))]
     gate = report.gate
+    learnt = bool(report.steps or report.ledger)
+    found = [Answer("What was trained?", *_trained(report)) if learnt or gate is None else _tested(gate)]
     if gate is not None:
         if gate.targets:
             found.append(Answer("Did it get better?", *_better(gate)))
@@ -55,10 +56,7 @@ def model_name(path: str) -> str:
 def _trained(report: RunReport) -> tuple[str, str]:
     gate, grpo = report.gate, [step for step in report.steps if step.stage == "grpo"]
     skills = [target.skill for target in gate.targets] if gate else []
-    base = report.manifest.get("model")
-    if not isinstance(base, str):
-        compared = f" It was compared with {model_name(gate.baseline_name)}." if gate else ""
-        return (model_name(gate.candidate_name) if gate else "A model"), f"This run only tests it.{compared}"
+    base = report.manifest.get("model") or (gate.baseline_name if gate else "")
     goal = f" for {_listed(skills)}" if skills else ""
     parts = []
     if report.ledger is not None:
@@ -68,7 +66,13 @@ def _trained(report: RunReport) -> tuple[str, str]:
         sampled = f" on {wording.count(report.rollouts.total, 'answer')} of its own" if report.rollouts else ""
         parts.append(f"then {wording.count(len(grpo), 'step')} of reinforcement learning{sampled}")
     how = ", ".join(parts) + (", each judged by the skill's grader" if grpo else "")
-    return f"{model_name(base)}{goal}", f"{how[:1].upper()}{how[1:]}." if how else ""
+    return f"{model_name(str(base))}{goal}.", f"{how[:1].upper()}{how[1:]}." if how else ""
+
+
+def _tested(gate: GateResult) -> Answer:
+    """Of a run that trains nothing."""
+    text = f"Compared with {model_name(gate.baseline_name)}; this run trained nothing."
+    return Answer("What was tested?", f"{model_name(gate.candidate_name)}.", text)
 
 
 def _better(gate: GateResult) -> tuple[str, str]:
@@ -143,7 +147,7 @@ def _release(report: RunReport) -> tuple[str, str]:
         return "Yes, by these tests.", "They say nothing about what no test asks: look at the answers below, too."
     if gate.outcome == "FAIL":
         return "No.", "The tests show a loss, or no gain; the gate's reasons are below."
-    return "Not yet.", "The tests do not decide: more test tasks, or more training, would; the gate's reasons are below."
+    return "Not yet.", "The tests do not decide; what is missing stands below, under the gate's reasons."
 
 
 def _cost(report: RunReport) -> tuple[str, str]:
@@ -152,7 +156,7 @@ def _cost(report: RunReport) -> tuple[str, str]:
     helped = isinstance(identity, dict) and identity.get("endpoint")
     server = " A server answered, too; what it cost is not known here." if helped else ""
     spent = f"{wording.seconds(report.cpu_s)} of processor time"
-    return wording.seconds(report.wall_s), f"On the machine that ran it; {spent}{peak}.{server}"
+    return f"{wording.seconds(report.wall_s)}.", f"On the machine that ran it; {spent}{peak}.{server}"
 
 
 def _points(fraction: float | None) -> str:

@@ -173,7 +173,7 @@ def line_chart(
         text = f"step {tick:g}" if last else f"{tick:g}"
         parts.append(tag("text", text, x=at, y=height + 17, class_="tick", text_anchor="end" if last else "middle"))
     if unit:
-        parts.append(tag("text", unit, x=0, y=-8, dx=-36, class_="tick"))
+        parts.append(tag("text", unit, x=0, y=-12, dx=-36, class_="tick"))
     if mark is not None:
         at = x_scale.across(mark[0])
         end = "end" if x_scale.fraction(mark[0]) > 0.5 else "start"

@@ -113,7 +113,7 @@ def _draw(title: str, key: str, lines: Sequence[Line], allowed: Sequence[float],
         parts.append(tag("line", x1=0, x2="100%", y1=y, y2=y, class_="grid" if tick else "zero"))
         text = f"{tick:+g}".replace("-", "−") if tick else "0"
         parts.append(tag("text", text, x=-8, y=y + 4, class_="tick", text_anchor="end"))
-    parts.append(tag("text", "points", x=0, y=-8, dx=-36, class_="tick"))
+    parts.append(tag("text", "points", x=0, y=-12, dx=-36, class_="tick"))
     for scale, anchor in ((0.0, "start"), (0.25, "middle"), (0.5, "middle"), (0.75, "middle"), (1.0, "end")):
         text = {0.0: "0, the base", 1.0: "1, all of it"}.get(scale, f"{scale:g}")
         at = x_scale.across(scale)

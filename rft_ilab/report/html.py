@@ -70,6 +70,7 @@ def render_html(report: RunReport) -> str:
     environment.globals |= {"bars": before_after_bars, "dots": before_after_dots}
     template = environment.from_string(_asset("report.html"))
     gate = report.gate
+    flip_skills = skills_of(() if gate is None else gate.flips, report.ungraded)
     return template.render(
         report=report,
         gate=gate,
@@ -84,7 +85,8 @@ def render_html(report: RunReport) -> str:
         flips=() if gate is None else shown_flips(gate.flips),
         passes=() if gate is None else pass_rows(gate),
         ungraded=report.ungraded,
-        flip_skills=skills_of(() if gate is None else gate.flips, report.ungraded),
+        flip_skills=flip_skills,
+        skill_numbers={name: number for number, name in enumerate(flip_skills)},
         training=training.build(report),
         ledger=ledger.rows(report),
         first_flips=FIRST_FLIPS,

@@ -50,8 +50,8 @@ def print_summary(report: RunReport, console: Console, html: Path | None = None)
             console.print(Text(f"Tasks that lost most, in {wording.one_line(wording.worst_sentence(skill, worst))}."))
         if any(flip.detailed for flip in report.gate.flips):
             fixed, broken = report.gate.fixed_and_broken
-            said = f"Answers: {broken} broken (right before, wrong now), {fixed} fixed; {wording.one_line(report.explain_command())}"
-            console.print(Text(said), soft_wrap=True)
+            command = wording.one_line(report.explain_command())
+            console.print(Text(f"Changed: {broken} answers broken, {fixed} fixed; see {command}"), soft_wrap=True)
     if report.selection and (sentence := chosen_sentence(report.selection)):
         console.print(Text(f"Kept:   {wording.one_line(sentence)}."))
     for entry in report.attribution:

@@ -7,6 +7,7 @@ descriptors 3 (to the browser) and 4 (from it). No library, no port, no network.
 from __future__ import annotations
 
 import base64
+import fcntl
 import json
 import os
 import select
@@ -33,11 +34,16 @@ class Browser:
         assert BROWSER is not None
         to_browser, self._write = os.pipe()
         self._read, from_browser = os.pipe()
-        # The shell puts the two ends where the protocol wants them.
-        command = ["/bin/sh", "-c", f'exec "$0" "$@" 3<&{to_browser} 4>&{from_browser}', BROWSER, *FLAGS]
+
+        def wire() -> None:
+            """In the child: both ends where the protocol wants them."""
+            ends = [fcntl.fcntl(end, fcntl.F_DUPFD, 10) for end in (to_browser, from_browser)]
+            for end, place in zip(ends, (3, 4), strict=True):
+                os.dup2(end, place)
+
         self._process = subprocess.Popen(
-            [*command, f"--user-data-dir={profile}", "about:blank"],
-            pass_fds=(to_browser, from_browser), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+            [BROWSER, *FLAGS, f"--user-data-dir={profile}", "about:blank"],
+            preexec_fn=wire, pass_fds=(3, 4), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
         )  # fmt: skip
         os.close(to_browser)
         os.close(from_browser)
@@ -102,11 +108,15 @@ class Browser:
     def click(self, selector: str) -> None:
         """In the middle of the first element that matches, scrolled into view."""
         found = self.see(
-            f"(() => {{ const e = document.querySelector({json.dumps(selector)}); e.scrollIntoView({{block: 'center'}});"
-            " const r = e.getBoundingClientRect(); return [r.x + r.width / 2, r.y + r.height / 2]; })()"
+            f"(() => {{ const e = document.querySelector({json.dumps(selector)});"
+            " e.scrollIntoView({block: 'center'}); const r = e.getBoundingClientRect(); return [r.x + r.width / 2, r.y + r.height / 2]; })()"
         )
         for kind in ("mousePressed", "mouseReleased"):
             self._call("Input.dispatchMouseEvent", type=kind, x=found[0], y=found[1], button="left", clickCount=1)
+
+    def accessibility(self) -> list[dict[str, Any]]:
+        """What a screen reader is told: the nodes of the accessibility tree."""
+        return list(self._call("Accessibility.getFullAXTree")["nodes"])
 
     def picture(self, *, whole: bool = False) -> bytes:
         """A PNG of the window, or of the whole page."""
