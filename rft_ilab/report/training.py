@@ -163,7 +163,7 @@ def _small(steps: Sequence[Step], grpo: Sequence[Step]) -> list[Chart]:
         ("Entropy", "Near 0 the model no longer tries anything else.", _points(grpo, "entropy"), "nats per token"),
         ("KL to the base model", "How far the model has moved; exact, where it was measured.", _points(grpo, "kl"),
          "nats per token"),
-        ("Groups with signal", "Share of prompts whose answers differ in reward: it teaches by them alone.", shares, ""),
+        ("Groups with signal", "Share of prompts whose answers differ in reward; it teaches by them.", shares, ""),
         ("Warm start: loss", "Supervised steps on the checked examples.", _points(sft, "loss"), "nats per token"),
         ("Gradient norm", "Before clipping. Spikes mean unstable steps.", _points(grpo, "grad_norm"), "norm"),
         ("Importance gap", "Between the log-probabilities of sampler and trainer.", _points(grpo, "importance_gap"),

@@ -193,7 +193,8 @@ def watched_sentence(gate: GateResult) -> str:
     lost = [w.skill for w in gate.watched if w.outcome == "FAIL"]
     unclear = [w.skill for w in gate.watched if w.outcome == "INCONCLUSIVE"]
     kept = len(gate.watched) - len(lost) - len(unclear)
-    parts = [f"{kept} of {count(len(gate.watched), 'other skill')} stayed within what is tolerated"]
+    noun = "other skill" if gate.targets else "tested skill"
+    parts = [f"{kept} of {count(len(gate.watched), noun)} stayed within what is tolerated"]
     parts += [f"got worse: {', '.join(lost)}"] if lost else []
     parts += [f"undecided: {', '.join(unclear)}"] if unclear else []
     return "; ".join(parts) + "."
