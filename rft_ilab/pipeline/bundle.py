@@ -33,7 +33,6 @@ VERDICT, EVIDENCE, GGUF = "verdict.json", "evidence.jsonl", "model.gguf"
 FORMAT = "rft-ilab bundle 1"
 MOST_FILES = 10_000
 MOST_BYTES = 32 << 20  # of bundle.json and verdict.json each
-MOST_EVIDENCE = 1 << 30
 FIX = "ship it again with: ilab rft ship"
 Kind = Literal["model", "adapter"]
 

@@ -6,6 +6,7 @@ that, the same command goes on: what was copied whole is not copied again. What 
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import Callable, Mapping
@@ -41,10 +42,11 @@ from rft_ilab.report.html import render_html
 from rft_ilab.report.load import load_run
 from rft_ilab.report.markdown import markdown_summary
 from rft_ilab.results import FILE as RESULTS
-from rft_ilab.store import Run, name_of_run, write_atomic, write_json
+from rft_ilab.store import Run, name_of_run, read_json, write_atomic, write_json
 
 # Of the judged model's directory; the base's name would be a stranger's, and so might be anything else there.
 WEIGHTS = (".safetensors", ".bin")
+ADAPTER, ADAPTER_CONFIG = "adapter_model.safetensors", "adapter_config.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +99,8 @@ def ship(directory: Path, wishes: Wishes, say: Callable[[str], None] = lambda li
         bundle, notes = _fill(work, run, report, report.gate, model, base, wishes, say)
         checked = verify_bundle(work, base=base.directory, say=say)
         if checked.findings:
-            raise RunError(f"not shipped: {checked.findings[0]}", where=work, fix=_unproven(wishes))
+            shutil.rmtree(work, ignore_errors=True)
+            raise RunError(f"not shipped: {checked.findings[0]}", where=target, fix=_unproven(wishes))
         _durable(work)
         try:
             os.rename(work, target)
@@ -176,7 +179,7 @@ def _sources(run: Run, model: Path, adapter: bool) -> dict[str, Path]:
         if path.is_file() and not path.is_symlink() and not (adapter and path.suffix in WEIGHTS):
             found[path.name] = path
     if adapter:
-        found |= {name: run.path("adapter", name) for name in ("adapter_model.safetensors", "adapter_config.json")}
+        found[ADAPTER] = run.path("adapter", ADAPTER)
     for name, path in found.items():
         if not path.is_file():
             raise RunError(f"missing: {name}", where=path, fix="is this a finished run?")
@@ -222,7 +225,12 @@ def _texts(
     )
     # A path of this machine helps nobody elsewhere.
     plain = replace(report, directory=Path(run.directory.name))
+    own = {}
+    if wishes.adapter:
+        config = read_json(run.path("adapter", ADAPTER_CONFIG))
+        own[ADAPTER_CONFIG] = json.dumps(config | {"base_model_name_or_path": base.name}, indent=1) + "\n"
     return {
+        **own,
         CARD: model_card(plain, gate, shipment),
         "verdict.md": markdown_summary(plain),
         "report.html": render_html(plain),

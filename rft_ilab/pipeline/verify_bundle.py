@@ -8,18 +8,16 @@ that, compare the digest of bundle.json with one that reached you another way (`
 from __future__ import annotations
 
 import json
-from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from rft_ilab.errors import RftError, RunError
+from rft_ilab.errors import RunError
 from rft_ilab.pipeline.basemodel import EMBEDDED_NAME
 from rft_ilab.pipeline.bundle import (
     BUNDLE,
     EVIDENCE,
     FIX,
-    MOST_EVIDENCE,
     SUMS,
     VERDICT,
     Bundle,
@@ -30,12 +28,10 @@ from rft_ilab.pipeline.bundle import (
     strict_json,
     sums,
 )
+from rft_ilab.pipeline.evidence import contradictions
 from rft_ilab.policy.local.identity import answering_files, digest_of_files, directory_digest
-from rft_ilab.report.data import GateResult, TargetResult, WatchedResult
+from rft_ilab.report.data import GateResult
 from rft_ilab.report.verdict import parse_verdict
-from rft_ilab.results import Result, read_results
-
-ROUNDING = 1e-9
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +74,7 @@ def verify_bundle(
         findings.append(f"{VERDICT}: it judged {gate.candidate_id or 'nothing that has a digest'}, not {bundle.judged}")
     if gate.outcome != bundle.outcome:
         findings.append(f"{VERDICT}: its outcome is {gate.outcome}, not {bundle.outcome}")
-    findings += _evidence(directory / EVIDENCE, gate)
+    findings += contradictions(directory / EVIDENCE, gate)
     if bundle.kind == "adapter" and not findings:
         say("merging the adapter into its base")
         findings += _merged(directory, bundle, base, number_format)
@@ -170,47 +166,6 @@ def _verdict(directory: Path) -> GateResult:
     if not path.is_file():
         raise RunError("no verdict in this bundle", where=directory, fix=FIX)
     return parse_verdict(strict_json(path), path)
-
-
-def _evidence(path: Path, gate: GateResult) -> list[str]:
-    """Are the verdict's figures those of the answers? Every line must be an answer of one of the two models."""
-    if not path.is_file():
-        return [f"{EVIDENCE}: missing, the verdict rests on it"]
-    if path.stat().st_size > MOST_EVIDENCE:
-        raise RunError(f"more than {MOST_EVIDENCE >> 30} GiB of answers", where=path, fix=FIX)
-    rows: defaultdict[tuple[str, str], list[Result]] = defaultdict(list)
-    ids = {"baseline": gate.baseline_id, "candidate": gate.candidate_id}
-    try:
-        for result in read_results(path):
-            if result.model != ids[result.side]:
-                return [
-                    f"{EVIDENCE}: {result.suite}, task {result.task_id[:12]}: answered by {result.model}, not judged"
-                ]
-            rows[result.suite, result.side].append(result)
-    except RftError as error:
-        return [f"{EVIDENCE}: {error}"]
-    suites: Sequence[TargetResult | WatchedResult] = [*gate.targets, *gate.watched]
-    found = [f"{EVIDENCE}: answers to {name}, which the verdict does not judge" for name in _unjudged(rows, suites)]
-    for suite in suites:
-        answers = rows[suite.skill, "candidate"]
-        scores = [r.greedy.score for r in answers if r.greedy.score is not None]
-        if len(answers) != suite.n + suite.ungraded:
-            found.append(
-                f"{EVIDENCE}: {len(answers)} answers to {suite.skill}, the verdict has {suite.n + suite.ungraded}"
-            )
-        elif not suite.ungraded and scores and suite.greedy.after is not None:
-            mean = sum(scores) / len(scores)
-            if abs(mean - suite.greedy.after) > ROUNDING:
-                found.append(
-                    f"{EVIDENCE}: {suite.skill} comes to {mean:.4f}, the verdict says {suite.greedy.after:.4f}"
-                )
-    return found
-
-
-def _unjudged(
-    rows: Mapping[tuple[str, str], Sequence[Result]], suites: Sequence[TargetResult | WatchedResult]
-) -> list[str]:
-    return sorted({suite for suite, _ in rows} - {suite.skill for suite in suites})
 
 
 def as_json(checked: Checked) -> str:

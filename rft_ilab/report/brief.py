@@ -144,10 +144,10 @@ def _release(report: RunReport) -> tuple[str, str]:
     if gate is None:
         return "Not yet.", wording.NO_VERDICT + "."
     if gate.outcome == "PASS":
-        return "Yes, by these tests.", "They say nothing about what no test asks: look at the answers below, too."
+        return "Yes, by these tests.", "They say nothing about what no test asks."
     if gate.outcome == "FAIL":
-        return "No.", "The tests show a loss, or no gain; the gate's reasons are below."
-    return "Not yet.", "The tests do not decide; what is missing stands below, under the gate's reasons."
+        return "No.", "The tests show a loss, or no gain."
+    return "Not yet.", "The tests do not decide; the gate's reasons say what is missing."
 
 
 def _cost(report: RunReport) -> tuple[str, str]:

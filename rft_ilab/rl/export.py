@@ -94,7 +94,8 @@ def save_gguf(merged: LoadedModel, prompts: Sequence[Prompt], max_tokens: int, p
     """Export ``merged`` as GGUF and compare greedy answers on ``prompts`` through llama.cpp.
 
     Returns ``{"checked", "agree", "kept", "sha256"}``; when too few agree the file is removed, since it would be
-    another model than the one that is judged, and ``kept`` is False. Raises PolicyError for a model that the export does not cover.
+    another model than the one that is judged, and ``kept`` is False. Raises PolicyError for a model that the export
+    does not cover.
     """
     write_llama(merged.directory, path)
     ours = [
