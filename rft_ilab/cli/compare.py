@@ -54,7 +54,6 @@ def compare(
     if as_json and as_markdown:
         raise click.UsageError("--json and --markdown exclude each other")
     from rft_ilab.cli.console import LastingConsole
-
     from rft_ilab.pipeline.compare import compare as compared
     from rft_ilab.pipeline.contenders import contenders
     from rft_ilab.report import compare_text

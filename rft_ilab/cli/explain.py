@@ -43,7 +43,6 @@ def explain(
     no model is asked without --again. Without TASK, the flips are listed, those of the worst group first.
     """
     from rft_ilab.cli.console import LastingConsole
-
     from rft_ilab.report import flips, load
     from rft_ilab.report.explained import print_explanation
     from rft_ilab.store import name_of_run

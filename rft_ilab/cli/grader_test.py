@@ -72,7 +72,6 @@ def grader_test(
         click.echo(json.dumps(report, indent=1, default=str))
     else:
         from rft_ilab.cli.console import LastingConsole
-
         from rft_ilab.cli.prooftable import print_proofs
 
         print_proofs(proofs, LastingConsole(), details=details or len(proofs) == 1)

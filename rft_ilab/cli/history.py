@@ -35,7 +35,6 @@ def history(
     commit on the same evidence is shown once.
     """
     from rft_ilab.cli.console import LastingConsole
-
     from rft_ilab.report.history import as_json as fields
     from rft_ilab.report.history import load_history
     from rft_ilab.report.history_text import print_history

@@ -3,7 +3,7 @@
 ::
 
     README.md               model card
-    *.safetensors, config.json, tokenizer ...   the model (or the adapter, and the small files of the judged model)
+    *.safetensors, config.json, tokenizer ...   the judged model's files (or the adapter, and the small ones of these)
     model.gguf              if the run has one
     verdict.json verdict.md report.html         what the gate said
     evidence.jsonl          every answer that it rests on (``gate/results.jsonl``)
@@ -31,6 +31,9 @@ from rft_ilab.errors import RunError
 BUNDLE, SUMS, CARD = "bundle.json", "SHA256SUMS", "README.md"
 VERDICT, EVIDENCE, GGUF = "verdict.json", "evidence.jsonl", "model.gguf"
 FORMAT = "rft-ilab bundle 1"
+DOCUMENTS = {CARD, VERDICT, EVIDENCE, "verdict.md", "report.html", "ATTRIBUTION.md"}
+ADAPTER, ADAPTER_CONFIG = "adapter_model.safetensors", "adapter_config.json"
+ADAPTER_FILES = {ADAPTER, ADAPTER_CONFIG}
 MOST_FILES = 10_000
 MOST_BYTES = 32 << 20  # of bundle.json and verdict.json each
 FIX = "ship it again with: ilab rft ship"
@@ -60,6 +63,17 @@ class Bundle:
     base_name: str
     tensors: Mapping[str, tuple[str, ...]] = field(hash=False)
     files: Mapping[str, Listed] = field(hash=False)
+
+    def belongs(self, name: str) -> bool:
+        """May a bundle hold this file? Only what is covered by the judged digest, or what nobody loads.
+
+        Else a loader might find, beside the judged weights, an adapter or code that nobody judged.
+        """
+        if name in DOCUMENTS or re.fullmatch(r"LICENSES/[\w.-]+", name):
+            return True
+        if self.kind == "adapter":
+            return name in ADAPTER_FILES or (name in self.judged_files and name not in self.tensors)
+        return name in self.judged_files or name == GGUF
 
     def as_dict(self) -> dict[str, Any]:
         return {

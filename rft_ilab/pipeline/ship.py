@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,8 @@ from rft_ilab.errors import RunError
 from rft_ilab.pipeline.attribution import attribution_files
 from rft_ilab.pipeline.basemodel import BaseModel, base_model
 from rft_ilab.pipeline.bundle import (
+    ADAPTER,
+    ADAPTER_CONFIG,
     BUNDLE,
     CARD,
     EVIDENCE,
@@ -44,9 +46,7 @@ from rft_ilab.report.markdown import markdown_summary
 from rft_ilab.results import FILE as RESULTS
 from rft_ilab.store import Run, name_of_run, read_json, write_atomic, write_json
 
-# Of the judged model's directory; the base's name would be a stranger's, and so might be anything else there.
 WEIGHTS = (".safetensors", ".bin")
-ADAPTER, ADAPTER_CONFIG = "adapter_model.safetensors", "adapter_config.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +140,7 @@ def _fill(
 ) -> tuple[Bundle, list[str]]:
     """Write everything into ``work`` that is not there yet; returns the list and what the user should know."""
     judged = {name: sha256(model / name) for name in answering_files([p.name for p in model.iterdir() if p.is_file()])}
-    sources = _sources(run, model, wishes.adapter)
+    sources = _sources(run, model, judged, wishes.adapter)
     gguf, notes = _gguf(run, wishes.adapter)
     sources |= gguf
     texts = _texts(run, report, gate, base, wishes, bool(gguf), notes)
@@ -172,12 +172,10 @@ def _fill(
     return bundle, notes
 
 
-def _sources(run: Run, model: Path, adapter: bool) -> dict[str, Path]:
-    """The files that are copied, by their names in the bundle."""
+def _sources(run: Run, model: Path, judged: Collection[str], adapter: bool) -> dict[str, Path]:
+    """The files that are copied, by their names in the bundle: of the model those that its digest covers."""
     found = {EVIDENCE: run.path(*RESULTS), VERDICT: run.path("gate", "verdict.json")}
-    for path in sorted(model.iterdir()):
-        if path.is_file() and not path.is_symlink() and not (adapter and path.suffix in WEIGHTS):
-            found[path.name] = path
+    found |= {name: model / name for name in judged if not (adapter and Path(name).suffix in WEIGHTS)}
     if adapter:
         found[ADAPTER] = run.path("adapter", ADAPTER)
     for name, path in found.items():

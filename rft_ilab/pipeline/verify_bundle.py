@@ -105,6 +105,8 @@ def _files(directory: Path, bundle: Bundle, there: Mapping[str, int], own: str) 
     for name, listed in sorted(bundle.files.items()):
         if name not in there:
             found.append(f"{name}: missing")
+        elif not bundle.belongs(name):
+            found.append(f"{name}: does not belong into a bundle; it was not judged")
         elif there[name] != listed.size:
             found.append(f"{name}: altered ({there[name]:,} bytes, not {listed.size:,})")
         elif (actual := sha256(directory / name)) != listed.sha256:
