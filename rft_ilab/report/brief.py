@@ -32,7 +32,7 @@ def brief(report: RunReport) -> list[Answer]:
     found = [Answer("What was trained?", *_trained(report)) if learnt or gate is None else _tested(gate)]
     if gate is not None:
         if gate.targets:
-            found.append(Answer("Did it get better?", *_better(gate)))
+            found.append(Answer("Did it get better?", *_better(gate, learnt)))
         found.append(Answer("Did anything else get worse?", *_worse(gate)))
     found.append(Answer("May it replace the old model?", *_release(report)))
     if report.stages:
@@ -43,9 +43,13 @@ def brief(report: RunReport) -> list[Answer]:
 def model_name(path: str) -> str:
     """What people call a model that is named by its directory.
 
+    >>> model_name("baseline embedded: embedded")
+    'the stored baseline embedded'
     >>> model_name("/cache/models/SmolLM2-135M-Instruct-b179c9523d0e"), model_name("runs/s0/model"), model_name("")
     ('SmolLM2-135M-Instruct', 's0/model', 'a model')
     """
+    if stored := re.match(r"baseline ([\w.-]+): ", path):
+        return f"the stored baseline {stored[1]}"
     parts = [part for part in re.split(r"[/\\]", path) if part]
     if not parts:
         return "a model"
@@ -75,24 +79,26 @@ def _tested(gate: GateResult) -> Answer:
     return Answer("What was tested?", f"{model_name(gate.candidate_name)}.", text)
 
 
-def _better(gate: GateResult) -> tuple[str, str]:
+def _better(gate: GateResult, learnt: bool) -> tuple[str, str]:
     words = {"PASS": "Yes.", "FAIL": "No.", "INCONCLUSIVE": "Not shown."}
     outcomes = {target.outcome for target in gate.targets}
     worst = next(outcome for outcome in ("FAIL", "INCONCLUSIVE", "PASS") if outcome in outcomes)
     named = len(gate.targets) > 1
-    texts = [_gain(target, wording.level(gate), named) for target in gate.targets[:MOST_NAMED]]
+    texts = [_gain(target, wording.level(gate), named, learnt) for target in gate.targets[:MOST_NAMED]]
     return words[worst], " ".join([*texts, *_more(len(gate.targets))])
 
 
-def _gain(target: TargetResult, level: str, named: bool) -> str:
+def _gain(target: TargetResult, level: str, named: bool, learnt: bool) -> str:
+    """``learnt``: the run knows what the model was trained on, and that the test tasks were kept out of it."""
     change = target.greedy
     name = f"{target.skill}: " if named else ""
     if change.delta is None:
         return f"{name}no answer could be compared with the old model's."
+    unseen = " that it had never seen" if learnt else ""
     shown = re.fullmatch(r"(\d+) demonstrations?", change.before_prompt)
     start = f", helped by {wording.count(int(shown[1]), 'worked example')} in its prompt" if shown else ""
     return (
-        f"{name}{wording.percent(change.after)} of {wording.count(target.n, 'test question')} that it had never seen "
+        f"{name}{wording.percent(change.after)} of {wording.count(target.n, 'test question')}{unseen} "
         f"are answered right; the old model{start}: {wording.percent(change.before)}. "
         f"Difference {_points(change.delta)} points, {level} interval {_between(change.ci)}."
     )

@@ -136,7 +136,7 @@ def test_without_javascript_all_answers_are_there(browser: Browser, page: Path) 
 
 
 def test_prints(browser: Browser, page: Path) -> None:
-    browser.open(page, media="print")
+    browser.open(page, width=718, height=1047, media="print")  # A4 between margins of 1 cm, at 96 dpi
     assert browser.see("getComputedStyle(document.querySelector('nav')).display") == "none"
     assert browser.pdf().startswith(b"%PDF") and browser.see(OVERFLOW) <= 0
 

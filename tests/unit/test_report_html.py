@@ -346,6 +346,13 @@ def test_the_last_step_has_its_validation(tmp_path: Path) -> None:
     assert re.search(said, render_html(load_run(run)))
 
 
+def test_a_gate_without_training_claims_no_training(tmp_path: Path) -> None:
+    shutil.copytree(RUN / "gate", tmp_path / "run" / "gate")
+    text = Page(render_html(load_run(tmp_path / "run"))).text
+    assert "What was tested? patient_triage step-30. Compared with SmolLM2-135M-Instruct" in text
+    assert "89.2% of 120 test questions are answered right" in text and "never seen" not in text
+
+
 def test_clip_counts_bytes_after_escaping() -> None:
     assert clip("ab", 2) == "ab"
     assert "3 more characters" in clip("<<<<", 4)
