@@ -46,9 +46,10 @@ def base_model(manifest: Mapping[str, Any], given: Path | None, name: str = "", 
             name or EMBEDDED_NAME, digest, licence or EMBEDDED_LICENCE, directory, {"base-model-Apache-2.0.txt": text}
         )
     texts = {}
-    for file in LICENCE_FILES if directory else ():
-        if (text := _small_text(directory / file)) is not None:
-            texts[f"base-model-{file}"] = text
+    for file in LICENCE_FILES:
+        found = _small_text(directory / file) if directory else None
+        if found is not None:
+            texts[f"base-model-{file}"] = found
     facts = _front_matter(directory)
     return BaseModel(
         name or facts.get("name", "") or own, digest, licence or facts.get("license", ""), directory, texts

@@ -43,6 +43,7 @@ from rft_ilab.report.data import GateResult, RunReport
 from rft_ilab.report.html import render_html
 from rft_ilab.report.load import load_run
 from rft_ilab.report.markdown import markdown_summary
+from rft_ilab.report.wording import judged as judged_suites
 from rft_ilab.results import FILE as RESULTS
 from rft_ilab.store import Run, name_of_run, read_json, write_atomic, write_json
 
@@ -205,7 +206,7 @@ def _texts(
     run: Run, report: RunReport, gate: GateResult, base: BaseModel, wishes: Wishes, gguf: bool, notes: list[str]
 ) -> dict[str, str | bytes]:
     """What is written for the bundle, by name."""
-    skills = [suite.skill for suite in (*gate.targets, *gate.watched)]
+    skills = [suite.skill for suite in judged_suites(gate)]
     attribution, unattributed = attribution_files(recorded_taxonomy(run.directory), skills, base)
     notes += [f"no source is named for the data of {name}" for name in unattributed]
     notes += [] if base.licence else ["the licence of the base model is not known; name it with --licence"]

@@ -133,7 +133,7 @@ def shown_flips(flips: Sequence[Flip]) -> Sequence[Flip]:
 
 def skills_of(flips: Sequence[Flip], ungraded: Sequence[Ungraded]) -> Sequence[str]:
     """The skills that the reader can choose among."""
-    return sorted({each.skill for each in (*flips, *ungraded)})[:MOST_ROWS]
+    return sorted({flip.skill for flip in flips} | {answer.skill for answer in ungraded})[:MOST_ROWS]
 
 
 def _within_bytes(flips: Sequence[Flip]) -> Sequence[Flip]:

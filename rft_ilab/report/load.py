@@ -30,6 +30,7 @@ from rft_ilab.report.data import (
 )
 from rft_ilab.report.fields import Fields, finite_numbers
 from rft_ilab.report.verdict import parse_verdict
+from rft_ilab.report.wording import judged
 from rft_ilab.store import read_json
 
 EXAMPLES_PER_DISPOSITION = 2
@@ -46,10 +47,10 @@ def load_run(directory: Path, *, require_verdict: bool = True) -> RunReport:
     """
     if not directory.is_dir():
         raise RunError("no such run directory", where=directory, fix="list the runs, or start one with: ilab rft run")
-    judged = require_verdict or (directory / "gate" / "verdict.json").exists()
+    spoken = require_verdict or (directory / "gate" / "verdict.json").exists()
     damaged: list[str] = []
     manifest = _manifest(directory / "manifest.json")
-    gate = load_gate(directory) if judged else None
+    gate = load_gate(directory) if spoken else None
     return RunReport(
         directory=directory,
         gate=gate,
@@ -147,7 +148,7 @@ def _signals(path: Path) -> tuple[Signal, ...]:
 def _ungraded(path: Path, gate: GateResult | None, damaged: list[str]) -> tuple[Ungraded, ...]:
     """The first answers of the gate on which a grader failed; read only where the verdict counts some."""
     found: list[Ungraded] = []
-    if gate is None or not any(suite.ungraded for suite in [*gate.targets, *gate.watched]):
+    if gate is None or not any(row.ungraded for row in judged(gate)):
         return ()
     sides = {"baseline": "before", "candidate": "after"}
     for row in _rows(path, damaged):
