@@ -96,7 +96,6 @@ def ship(directory: Path, wishes: Wishes, say: Callable[[str], None] = lambda li
     base = base_model(run.manifest, wishes.base, wishes.base_name, wishes.licence)
     work = target.with_name(f".{target.name}{PARTIAL}")
     with full_disk_named(target):
-        make_directory(work)
         bundle, notes = _fill(work, run, report, report.gate, model, base, wishes, say)
         checked = verify_bundle(work, base=base.directory, say=say)
         if checked.findings:
@@ -145,6 +144,7 @@ def _fill(
     gguf, notes = _gguf(run, wishes.adapter)
     sources |= gguf
     texts = _texts(run, report, gate, base, wishes, bool(gguf), notes)
+    make_directory(work)
     for leftover in set(present(work)) - set(sources) - set(texts):
         (work / leftover).unlink()
     files = {name: _copied(source, work / name, say) for name, source in sources.items()}
@@ -181,7 +181,8 @@ def _sources(run: Run, model: Path, judged: Collection[str], adapter: bool) -> d
         found[ADAPTER] = run.path("adapter", ADAPTER)
     for name, path in found.items():
         if not path.is_file():
-            raise RunError(f"missing: {name}", where=path, fix="is this a finished run?")
+            fix = "judge again with: ilab model regress" if name == EVIDENCE else "is this a finished run?"
+            raise RunError(f"missing, a bundle has it as {name}", where=path, fix=fix)
     return found
 
 

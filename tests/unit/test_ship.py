@@ -311,6 +311,10 @@ def test_a_gguf_that_training_did_not_write_is_not_shipped(run: Path) -> None:
     flip_a_bit(run / "model.gguf")
     with pytest.raises(RunError, match="not the GGUF that training wrote"):
         ship(run, Wishes())
+    (run / "gate" / "results.jsonl").unlink()
+    with pytest.raises(RunError, match="missing, a bundle has it as evidence.jsonl"):
+        ship(run, Wishes())
+    assert not list(run.glob(".bundle*"))
 
 
 def test_a_gate_without_training_has_nothing_to_ship(run: Path) -> None:
