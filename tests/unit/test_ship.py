@@ -312,7 +312,7 @@ def test_a_gguf_that_training_did_not_write_is_not_shipped(run: Path) -> None:
     with pytest.raises(RunError, match="not the GGUF that training wrote"):
         ship(run, Wishes())
     (run / "gate" / "results.jsonl").unlink()
-    with pytest.raises(RunError, match="missing, a bundle has it as evidence.jsonl"):
+    with pytest.raises(RunError, match=r"missing, a bundle has it as evidence\.jsonl"):
         ship(run, Wishes())
     assert not list(run.glob(".bundle*"))
 
