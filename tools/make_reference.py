@@ -30,6 +30,8 @@ COMMANDS = {
     "ilab rft baseline show": "rft_ilab.cli.baseline:show",
     "ilab rft regrade": "rft_ilab.cli.regrade:regrade",
     "ilab rft report": "rft_ilab.cli.report:report",
+    "ilab rft ship": "rft_ilab.cli.ship:ship",
+    "ilab rft verify-bundle": "rft_ilab.cli.verify_bundle:verify_bundle",
     "ilab rft explain": "rft_ilab.cli.explain:explain",
     "ilab rft rollouts": "rft_ilab.cli.rollouts:rollouts",
     "ilab rft compare": "rft_ilab.cli.compare:compare",

@@ -39,7 +39,7 @@ def markdown_summary(report: RunReport) -> str:
 
 def gate_lines(report: RunReport, gate: GateResult) -> list[str]:
     """The verdict without its heading and its command, ending with an empty line."""
-    lines = [f"- {escape(wording.target_sentence(target))}" for target in gate.targets]
+    lines = [f"- {escape(wording.target_sentence(target, wording.level(gate)))}" for target in gate.targets]
     lines.append(f"- {escape(wording.watched_sentence(gate))}")
     lines += [f"- {wording.drawn_sentence(gate)}"] if gate.drawn else []
     lines += [f"- {escape(reason)}" for reason in gate.reasons]

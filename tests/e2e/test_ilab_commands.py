@@ -39,6 +39,8 @@ COMMANDS = {
     ("rft", "regrade"): ["--taxonomy-path", "--run", "--model", "--baseline", "--target", "--suite", "--examples"],
     ("rft", "baseline"): ["save", "list", "show"],
     ("rft", "report"): ["[RUN]", "--json", "--markdown", "--junit"],
+    ("rft", "ship"): ["[RUN]", "--output", "--adapter", "--despite-verdict"],
+    ("rft", "verify-bundle"): ["DIR", "--base", "--expect", "--json"],
     ("rft", "explain"): ["[TASK]", "--run", "--again", "--messages"],
     ("rft", "rollouts"): ["[RUN]", "--step", "--worst", "--errors", "--json"],
     ("rft", "compare"): ["MODEL...", "--taxonomy-path", "--skill", "--samples", "--json", "--markdown", "--html"],
