@@ -24,13 +24,19 @@ MAX_CONNECTIONS = 512
     metavar="NAME",
     help="Environment variable that holds the bearer token of every request. Needed for any address but loopback.",
 )
+@click.option(
+    "--open-program-route",
+    is_flag=True,
+    help="With a token: let /test_program in without one, since Open-Instruct's --code_api_url sends none.",
+)
 @options.taxonomy_option
 @handled
-def serve_graders(host: str, port: int, token_env: str | None, taxonomy_path: Path) -> None:
+def serve_graders(host: str, port: int, token_env: str | None, open_program_route: bool, taxonomy_path: Path) -> None:
     """Serve graders over HTTP, as OpenAI does, until Ctrl-C.
 
     POST /v1/fine_tuning/alpha/graders/run and .../validate take and return what OpenAI's do. POST /v1/rft/grade
-    grades many completions with one grader, or with the grader of a skill of the taxonomy. GET /healthz.
+    grades many completions with one grader, or with the grader of a skill of the taxonomy. POST /test_program is for
+    Open-Instruct's --code_api_url. GET /healthz.
 
     Graders that come over HTTP are not trusted: their Python runs in the sandbox, and they may not name addresses.
     """
@@ -53,7 +59,7 @@ def serve_graders(host: str, port: int, token_env: str | None, taxonomy_path: Pa
     click.echo(f"graders at http://{where}:{listener.getsockname()[1]} ({who}); stop with Ctrl-C", err=True)
     uvicorn.Server(
         uvicorn.Config(
-            make_app(token=token, taxonomy=taxonomy_path),
+            make_app(token=token, taxonomy=taxonomy_path, open_program=open_program_route),
             log_level="warning",
             access_log=False,
             server_header=False,

@@ -1,11 +1,13 @@
 """The grader server: OpenAI's grader routes and a batch route for rollouts at scale, on Starlette and uvicorn.
 
-``POST /v1/fine_tuning/alpha/graders/validate`` and ``.../run``, ``POST /v1/rft/grade``, ``GET /healthz``.
+``POST /v1/fine_tuning/alpha/graders/validate`` and ``.../run``, ``POST /v1/rft/grade``, ``POST /test_program``
+(:mod:`.program_route`), ``GET /healthz``.
 
 It runs source that clients send, so it lets in few. Without a token only this machine may ask: the address must be
 loopback, and so must the ``Host`` of every request, which keeps out web pages that rebind their name to 127.0.0.1;
 a body must be declared as JSON, which a page cannot do for a foreign server unasked. With a token every request
-must have it. Grading runs in threads, so the server answers meanwhile.
+must have it, but those to ``/test_program`` if ``open_program`` is set: Open-Instruct sends none. Grading runs in
+threads, so the server answers meanwhile.
 
 Not covered: TLS (put a proxy in front), quotas of single clients, and a request that is given up by its client
 (its grading still runs to its end).
@@ -18,7 +20,7 @@ import hmac
 import ipaddress
 import json
 import os
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -35,6 +37,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from rft_ilab.errors import RftError
+from rft_ilab.scaleout import program_route
 from rft_ilab.scaleout.answers import BadRequest, grade, run, skills_of, validate
 from rft_ilab.skills.reading import parse_json
 
@@ -46,18 +49,20 @@ PREFIX = "/v1/fine_tuning/alpha/graders"
 Answer = Callable[[Mapping[str, Any]], dict[str, Any]]
 
 
-def make_app(*, token: str | None = None, taxonomy: Path | None = None) -> Starlette:
+def make_app(*, token: str | None = None, taxonomy: Path | None = None, open_program: bool = False) -> Starlette:
     """The server as an ASGI application. Without a token it answers this machine only."""
     threads = ThreadPoolExecutor(THREADS, thread_name_prefix="grading")
+    skills = skills_of(taxonomy)
     answers: dict[str, Answer] = {
         f"{PREFIX}/validate": validate,
         f"{PREFIX}/run": run,
-        "/v1/rft/grade": partial(grade, skills=skills_of(taxonomy)),
+        "/v1/rft/grade": partial(grade, skills=skills),
+        program_route.PATH: partial(program_route.score_program, skills=skills),
     }
     routes = [Route(path, _route(threads, answer), methods=["POST"]) for path, answer in answers.items()]
     return Starlette(
         routes=[*routes, Route("/healthz", _health)],
-        middleware=[Middleware(Door, token=token)],
+        middleware=[Middleware(Door, token=token, free=(program_route.PATH,) if open_program else ())],
         exception_handlers={HTTPException: _refused, Exception: _failed},
     )
 
@@ -76,21 +81,24 @@ def is_loopback(host: str) -> bool:
 class Door:
     """Lets a request in, or answers it with OpenAI's error object."""
 
-    def __init__(self, app: ASGIApp, token: str | None) -> None:
+    def __init__(self, app: ASGIApp, token: str | None, free: Sequence[str] = ()) -> None:
         self._app, self._wanted = app, None if token is None else f"Bearer {token}".encode()
+        self._free = free  # paths that need no token
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        refusal = self._refusal(Headers(scope=scope), scope["method"]) if scope["type"] == "http" else None
+        refusal = self._refusal(scope) if scope["type"] == "http" else None
         await (refusal or self._app)(scope, receive, send)
 
-    def _refusal(self, headers: Headers, method: str) -> Response | None:
+    def _refusal(self, scope: Scope) -> Response | None:
+        headers = Headers(scope=scope)
         if self._wanted is not None:
-            if not hmac.compare_digest(headers.get("authorization", "").encode("utf-8"), self._wanted):
+            given = headers.get("authorization", "").encode("utf-8")
+            if scope["path"] not in self._free and not hmac.compare_digest(given, self._wanted):
                 return error_response(401, "missing or wrong bearer token", code="invalid_api_key")
         elif not is_loopback(_hostname(headers.get("host", ""))):
             return error_response(403, "this server answers requests to localhost only", code="forbidden_host")
         kind = headers.get("content-type", "").partition(";")[0].strip().lower()
-        if method == "POST" and kind != "application/json":
+        if scope["method"] == "POST" and kind != "application/json":
             return error_response(415, "the body must be sent as content-type: application/json")
         return None
 

@@ -32,7 +32,10 @@ class GraderUnavailable(RuntimeError):
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Where the graders are; times in seconds. ``try_s`` is the longest silence of one try, ``deadline_s`` all tries."""
+    """Where the graders are. In seconds: ``try_s`` is the longest silence of a try, ``deadline_s`` all tries together.
+
+    ``tolerated`` is the share of grades that may be errors (see :mod:`.verifier`).
+    """
 
     url: str
     token: str = field(default="", repr=False)
@@ -58,7 +61,9 @@ class Settings:
             usable = False
         if not usable:
             shown = repr(settings.url) if settings.url else "not set"
-            raise GraderUnavailable(f"RFT_GRADER_URL is {shown} (the address of `ilab rft serve-graders`, http://HOST:PORT)")
+            raise GraderUnavailable(
+                f"RFT_GRADER_URL is {shown} (the address of `ilab rft serve-graders`, http://HOST:PORT)"
+            )
         return settings
 
 
@@ -74,7 +79,7 @@ def _number(name: str, default: float, most: float) -> float:
 
 
 def grade(settings: Settings, skill: str, digest: str, samples: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """One result a sample, in order: ``{"score", "passed", "error", "reason"}``; ``score`` is None where ``error`` is not.
+    """One result a sample, in order: ``{"score", "passed", "error", "reason"}``; either score or error is None.
 
     ``samples`` are ``{"completion", "item"}``. ``digest`` is that of the grader with which the tasks were exported.
     Raises GraderUnavailable, also if the server has another grader by now or its answer is not one.

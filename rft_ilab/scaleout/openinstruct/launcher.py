@@ -1,11 +1,11 @@
-"""``python launcher.py FLAGS``: Open-Instruct's own ``grpo_fast.py FLAGS``, with the verifier ``rft_ilab`` registered.
+"""``python launcher.py FLAGS``: Open-Instruct's own ``grpo_fast.py FLAGS``, which then knows the verifier ``rft_ilab``.
 
-Run by Open-Instruct's Python in its checkout (or wherever ``open_instruct`` can be imported), with ``RFT_GRADER_URL`` and,
-off loopback, ``RFT_GRADER_TOKEN`` set. Nothing of Open-Instruct is patched.
+Run by Open-Instruct's Python in its checkout (or wherever ``open_instruct`` can be imported), with ``RFT_GRADER_URL``
+and, off loopback, ``RFT_GRADER_TOKEN`` set. Nothing of Open-Instruct is patched.
 
 Exit code 1 and one line that begins with ``rft-ilab:`` when the rewards fail for good. A thread looks for that: in
-``grpo_fast.py`` an error in a reward ends a thread of the engine, which is noticed between two training steps, while the
-step itself waits for the rewards without a time limit.
+``grpo_fast.py`` an error in a reward ends a thread of the engine, which is noticed between two training steps, while
+the step itself waits for the rewards without a time limit.
 """
 
 from __future__ import annotations
@@ -47,9 +47,7 @@ def find_alarm(name: str) -> str:
         return ""
     try:
         return str(ray.get(ray.get_actor(name).line.remote(), timeout=10))
-    except ValueError:  # no such actor: all is well
-        return ""
-    except Exception:  # the cluster is in trouble, which grpo_fast.py will say better
+    except Exception:  # noqa: BLE001 - ValueError: no such actor, all is well; else grpo_fast.py will say it better
         return ""
 
 

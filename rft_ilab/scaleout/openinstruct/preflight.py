@@ -1,11 +1,12 @@
 """``python preflight.py LABELFILE``: can the graders be reached from where the rewards will run, and do they agree?
 
-LABELFILE is JSON Lines: ``{"label": ..., "completion": ..., "passed": true}`` or ``"score": 0.5`` in place of ``passed``;
-``label`` is the text of the column ``ground_truth``. With ``RAY_ADDRESS`` a task on every node of the cluster that has a
-GPU (every node, if none has) asks, otherwise this process. ``RFT_GRADER_URL`` and ``RFT_GRADER_TOKEN`` as for the launcher.
+LABELFILE is JSON Lines: ``{"label": ..., "completion": ..., "passed": true}`` or ``"score": 0.5`` in place of
+``passed``; ``label`` is the text of the column ``ground_truth``. With ``RAY_ADDRESS`` a task on every node of the
+cluster that has a GPU (every node, if none has) asks, otherwise this process. ``RFT_GRADER_URL`` and
+``RFT_GRADER_TOKEN`` as for the launcher.
 
-Exit code 0 and one line of JSON on stdout, or 1 and one line on stderr. Run by Open-Instruct's Python; ``open_instruct``
-itself is not needed.
+Exit code 0 and one line of JSON on stdout, or 1 and one line on stderr. Run by Open-Instruct's Python;
+``open_instruct`` itself is not needed.
 """
 
 from __future__ import annotations

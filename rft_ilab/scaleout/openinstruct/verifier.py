@@ -1,14 +1,16 @@
 """Open-Instruct's verifier ``rft_ilab``: every reward is asked of the grader server.
 
-Open-Instruct calls a verifier once for every completion, for all completions of a prompt at the same time. The calls of a
-few milliseconds go out as one request (:mod:`.grader_client`). The label says which skill grades, with which item.
+Open-Instruct calls a verifier once for every completion, for all completions of a prompt at the same time. The calls
+of a few milliseconds go out as one request (:mod:`.grader_client`). The label says which skill grades, with which
+item.
 
-An error is never a number. If the server gives no scores, the call raises, and so do all later ones; since a raised error
-alone leaves ``grpo_fast.py`` waiting for results that never come, the line is also left in a Ray actor named ``ALARM``,
-where the launcher finds it and ends the run. An error of a single grade is treated likewise, because Open-Instruct cannot
-leave one completion out of a group. ``RFT_GRADER_TOLERATED_ERRORS`` (a share of the last 1,000 grades) permits some: such
-a completion gets the mean score of the others of its prompt, which is an advantage of zero, so it neither rewards nor
-punishes. A prompt whose completions all failed has no such mean and raises all the same.
+An error is never a number. If the server gives no scores, the call raises, and so do all later ones; since a raised
+error alone leaves ``grpo_fast.py`` waiting for results that never come, the line is also left in a Ray actor named
+``ALARM``, where the launcher finds it and ends the run. An error of a single grade is treated likewise, because
+Open-Instruct cannot leave one completion out of a group. ``RFT_GRADER_TOLERATED_ERRORS`` (a share of the last 1,000
+grades) permits some: such a completion gets the mean score of the others of its prompt, which is an advantage of
+zero, so it neither rewards nor punishes. A prompt whose completions all failed has no such mean and raises all the
+same.
 
 Runs in Open-Instruct's environment, where rft_ilab is not installed.
 """
@@ -57,6 +59,7 @@ class Batches:
         self._tasks: set[asyncio.Task[None]] = set()
         self._recent: deque[bool] = deque(maxlen=WINDOW)  # which of the last grades were errors
         self._failure: str | None = None
+        self._alarm: Any = None
 
     async def score(self, completion: str, label: Any, query: Any) -> float:
         """The score of one completion. Raises GraderUnavailable."""
@@ -82,7 +85,7 @@ class Batches:
             line = str(error) if isinstance(error, GraderUnavailable) else f"{type(error).__name__}: {error}"
             if self._failure is None:
                 self._failure = line
-                await self.loop.run_in_executor(self._threads, sound_alarm, line)
+                self._alarm = await self.loop.run_in_executor(self._threads, sound_alarm, line)
             for call in calls:
                 if not call.score.done():
                     call.score.set_exception(GraderUnavailable(line))
@@ -115,8 +118,8 @@ class Batches:
         for call, result in zip(calls, results, strict=True):
             self._recent.append(result["error"] is not None)
             if result["error"] is not None and sum(self._recent) > self._settings.tolerated * WINDOW:
-                allowed = f"{self._settings.tolerated:.1%} of {WINDOW} are tolerated" if self._settings.tolerated else ""
-                raise GraderUnavailable(_about(call.skill, result, allowed or "RFT_GRADER_TOLERATED_ERRORS is 0"))
+                allowed = f"RFT_GRADER_TOLERATED_ERRORS is {self._settings.tolerated:g}"
+                raise GraderUnavailable(_about(call.skill, result, allowed))
         return results
 
     def _stand_in(self, calls: Sequence[Call], results: Sequence[dict[str, Any]], index: int) -> float:
@@ -166,8 +169,11 @@ class Alarm:
         return self._line
 
 
-def sound_alarm(line: str) -> None:
-    """Leave ``line`` for the launcher, in this job's namespace; without Ray, log it and no more."""
+def sound_alarm(line: str) -> Any:
+    """Leave ``line`` for the launcher, in this job's namespace; without Ray, log it and no more.
+
+    Returns the actor, which ends when nobody holds it.
+    """
     logging.getLogger(NAME).error("%s", line)
     try:
         import ray
@@ -175,8 +181,10 @@ def sound_alarm(line: str) -> None:
         if ray.is_initialized():
             alarm = ray.remote(num_cpus=0)(Alarm).options(name=ALARM, get_if_exists=True).remote()
             ray.get(alarm.sound.remote(line), timeout=60)
+            return alarm
     except Exception:  # the error itself is raised in any case
         logging.getLogger(NAME).exception("the launcher could not be told")
+    return None
 
 
 class RftIlab(VerifierFunction):
