@@ -252,3 +252,8 @@ def lines(texts: Sequence[str], err: bool = True) -> None:
 
     for text in texts:
         click.echo(" ".join(visible(text).splitlines()), err=err)
+
+
+from rft_ilab.cli.import_open_instruct import open_instruct  # noqa: E402 - it needs what stands above
+
+import_.add_command(open_instruct)

@@ -1,9 +1,10 @@
 """Writes ``tests/oracle/open_instruct_scores.jsonl``: what Open-Instruct's own verifiers say of labels and answers.
 
-    cd CHECKOUT && OPEN_INSTRUCT_PYTHON .../tests/openinstruct/record_scores.py OUTPUT
+cd CHECKOUT && OPEN_INSTRUCT_PYTHON .../tests/openinstruct/record_scores.py OUTPUT
 
 Answers are labels in the shapes that models write, right and wrong; for ``ifeval`` the responses of IFEval's own unit
-tests; for ``code`` the programs of Open-Instruct's unit tests (``part`` is ``unit`` there), with the share that passes.
+tests; for ``code`` the programs of Open-Instruct's unit tests (``part`` is ``unit`` there), with the share that
+passes.
 """
 
 from __future__ import annotations
@@ -16,30 +17,107 @@ from pathlib import Path
 ORACLE = Path(__file__).resolve().parents[1] / "oracle"
 NUMBERS = ["72", "-3", "3.5", "1000", "0", "12000", "0.25", "+7", "50"]
 NUMBER_SHAPES = [
-    "{x}", "The answer is {x}.", "#### {x}", "${x}", "{x}%", "{x} dollars", "First 5, then {x}", "{x}, not 17", "so x = {x}.0",
-    "\\boxed{{{x}}}", "**{x}**", "{x}\n", "<think>8</think>{x}", "It is 1{x}", "", "no number", "10-{x}", "{x}/1", "{comma}",
-    "The total is ${comma}.00", "5 x 3 = 15 and {x} apples in 2 days", "{x}.", "-{x}", "{x}e0",
-]  # fmt: skip
-LATEX = ["\\frac{1}{2}", "3", "x+1", "\\sqrt{2}", "(1,2)", "-5", "2\\pi", "0.5", "\\text{blue}", "x^2-1", "10\\%", "1000"]
+    "{x}",
+    "The answer is {x}.",
+    "#### {x}",
+    "${x}",
+    "{x}%",
+    "{x} dollars",
+    "First 5, then {x}",
+    "{x}, not 17",
+    "so x = {x}.0",
+    "\\boxed{{{x}}}",
+    "**{x}**",
+    "{x}\n",
+    "<think>8</think>{x}",
+    "It is 1{x}",
+    "",
+    "no number",
+    "10-{x}",
+    "{x}/1",
+    "{comma}",
+    "The total is ${comma}.00",
+    "5 x 3 = 15 and {x} apples in 2 days",
+    "{x}.",
+    "-{x}",
+    "{x}e0",
+]
+LATEX = [
+    "\\frac{1}{2}",
+    "3",
+    "x+1",
+    "\\sqrt{2}",
+    "(1,2)",
+    "-5",
+    "2\\pi",
+    "0.5",
+    "\\text{blue}",
+    "x^2-1",
+    "10\\%",
+    "1000",
+]
 EQUAL = {
-    "\\frac{1}{2}": "0.5", "x+1": "1+x", "\\sqrt{2}": "2^{1/2}", "2\\pi": "\\pi+\\pi", "0.5": "\\dfrac{1}{2}",
-    "x^2-1": "(x-1)(x+1)", "3": "\\frac{6}{2}", "1000": "1,000",
-}  # fmt: skip
+    "\\frac{1}{2}": "0.5",
+    "x+1": "1+x",
+    "\\sqrt{2}": "2^{1/2}",
+    "2\\pi": "\\pi+\\pi",
+    "0.5": "\\dfrac{1}{2}",
+    "x^2-1": "(x-1)(x+1)",
+    "3": "\\frac{6}{2}",
+    "1000": "1,000",
+}
 LATEX_SHAPES = [
-    "\\boxed{{{x}}}", "${x}$", "Final Answer: The final answer is ${x}$. I hope it is correct.", "{x}", "x = {x}",
-    "So we get $\\boxed{{{x}}}$.", "First $7$, then ${x}$ follows.", "\\boxed{{7}} or rather \\boxed{{{x}}}", "\\boxed{{{equal}}}",
-    "Final Answer: The final answer is ${equal}$. I hope it is correct.", "\\boxed{{9}}", "The answer is {x}.", "", "\\boxed {x}",
-    "Final Answer: The final answer is $9$. I hope it is correct.", "\\boxed{{{x}}} and then \\boxed{{9}}", "\\fbox{{{x}}}",
-]  # fmt: skip
+    "\\boxed{{{x}}}",
+    "${x}$",
+    "Final Answer: The final answer is ${x}$. I hope it is correct.",
+    "{x}",
+    "x = {x}",
+    "So we get $\\boxed{{{x}}}$.",
+    "First $7$, then ${x}$ follows.",
+    "\\boxed{{7}} or rather \\boxed{{{x}}}",
+    "\\boxed{{{equal}}}",
+    "Final Answer: The final answer is ${equal}$. I hope it is correct.",
+    "\\boxed{{9}}",
+    "The answer is {x}.",
+    "",
+    "\\boxed {x}",
+    "Final Answer: The final answer is $9$. I hope it is correct.",
+    "\\boxed{{{x}}} and then \\boxed{{9}}",
+    "\\fbox{{{x}}}",
+]
 WORDS = ["Paris", "the blue whale", "New York City", "42", "a", "U.S. Senate", "O'Brien", "Ünal", "yes"]
 WORD_SHAPES = [
-    "{x}", "{low}", " {x}! ", "The {x}", "{x} and more", "The answer is: {x}", "The answer is: {x}.", "The answer is {x}",
-    "The answer is: no. The answer is: {x}", "<answer>{x}</answer>", "<answer> {low}. </answer>", "<answer>{x}", "{x}</answer>",
-    "<answer>no</answer> <answer>{x}</answer>", "<answer>{x}</answer> <answer>no</answer>", "<finish>{x}</finish>",
-    "<finish> {low}! </finish> done", "<finish>no</finish><finish>{x}</finish>", "<finish>{x}</finish><finish>no</finish>",
-    "<finish>{x}", "<FINISH>{x}</FINISH>", "<finish></finish>", "<think>no</think>{x}", "<think>{x}</think>no",
-    "<think>a</think><answer>{x}</answer>", "", "no", "{x} {x}", "<|assistant|>{x}", "<finish>{x} of old</finish>",
-]  # fmt: skip
+    "{x}",
+    "{low}",
+    " {x}! ",
+    "The {x}",
+    "{x} and more",
+    "The answer is: {x}",
+    "The answer is: {x}.",
+    "The answer is {x}",
+    "The answer is: no. The answer is: {x}",
+    "<answer>{x}</answer>",
+    "<answer> {low}. </answer>",
+    "<answer>{x}",
+    "{x}</answer>",
+    "<answer>no</answer> <answer>{x}</answer>",
+    "<answer>{x}</answer> <answer>no</answer>",
+    "<finish>{x}</finish>",
+    "<finish> {low}! </finish> done",
+    "<finish>no</finish><finish>{x}</finish>",
+    "<finish>{x}</finish><finish>no</finish>",
+    "<finish>{x}",
+    "<FINISH>{x}</FINISH>",
+    "<finish></finish>",
+    "<think>no</think>{x}",
+    "<think>{x}</think>no",
+    "<think>a</think><answer>{x}</answer>",
+    "",
+    "no",
+    "{x} {x}",
+    "<|assistant|>{x}",
+    "<finish>{x} of old</finish>",
+]
 OLD = [
     {"func_name": "verify_keywords", "keyword_list": ["walk", "dog"]},
     {"func_name": "validate_forbidden_words", "forbidden_words": ["walk", "dog"]},

@@ -1,7 +1,8 @@
-"""Runs in Open-Instruct's Python: its own reward function inside a Ray actor. Answers questions on stdin with JSON lines.
+"""Runs in Open-Instruct's Python: its own reward function inside a Ray actor. Answers questions on stdin with JSON
+lines.
 
-Question: ``{"responses": [...], "labels": [...]}``, one group of completions of a prompt after the other being asked at the
-same time, as the engine does. Answer: ``{"scores": [...]}``, or ``{"raised": "..."}``.
+Question: ``{"responses": [...], "labels": [...]}``, one group of completions of a prompt after the other being asked
+at the same time, as the engine does. Answer: ``{"scores": [...]}``, or ``{"raised": "..."}``.
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
-FLAGS = "--dataset_mixer_list none 1.0 --verification_reward 1.0 --beta 0.0 --load_ref_policy false --response_length 512"
+FLAGS = (
+    "--dataset_mixer_list none 1.0 --verification_reward 1.0 --beta 0.0 --load_ref_policy false --response_length 512"
+)
 
 
 def load_launcher():
@@ -59,7 +62,9 @@ class Engine:
         infos = SimpleNamespace(
             timeouts=[0] * n, tool_errors=[""] * n, tool_outputs=[""] * n, tool_calleds=[False] * n, rollout_states=None
         )
-        return (await self.reward([[1]] * n, responses, [[label]] * n, [[dataset]] * n, ["stop"] * n, infos, ["q"] * n))[0]
+        return (
+            await self.reward([[1]] * n, responses, [[label]] * n, [[dataset]] * n, ["stop"] * n, infos, ["q"] * n)
+        )[0]
 
     async def groups(self, asked, dataset):
         return await asyncio.gather(*(self.group(responses, label, dataset) for responses, label in asked))

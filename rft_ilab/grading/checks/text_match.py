@@ -77,7 +77,7 @@ def without_tags(text: str) -> str:
 
 
 def between(text: str, after: str, before: str, bare: bool) -> str:
-    """What stands between two marks, either of which may be empty. Raises Unanswered if one is missing, unless ``bare``.
+    """What stands between two marks, either of which may be empty. Raises Unanswered if one lacks, unless ``bare``.
 
     >>> between("<a>no</a><a>yes</a>", "<a>", "</a>", bare=False), between("yes", "is: ", "", bare=True)
     ('yes', 'yes')

@@ -32,7 +32,8 @@ class GraderUnavailable(RuntimeError):
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Where the graders are. In seconds: ``try_s`` is the longest silence of a try, ``deadline_s`` all tries together.
+    """Where the graders are. In seconds: ``try_s`` is the longest silence of a try, ``deadline_s`` all tries
+    together.
 
     ``tolerated`` is the share of grades that may be errors (see :mod:`.verifier`).
     """

@@ -1,8 +1,8 @@
 """Labels of Open-Instruct's ``ifeval`` and ``ifeval_old`` as instructions of our ``ifeval`` grader.
 
-``ifeval`` has the ids of IFEval for 25 instructions, which are ours, and 29 more of its own (IFBench, arXiv 2507.02833),
-which we lack. ``ifeval_old`` (RLVR-IFeval) names functions; those that mean what an id of IFEval means are in ``OLD``.
-What is not there (exact counts, "around") raises ValueError.
+``ifeval`` has the ids of IFEval for 25 instructions, which are ours, and 29 more of its own (IFBench, arXiv
+2507.02833), which we lack. ``ifeval_old`` (RLVR-IFeval) names functions; those that mean what an id of IFEval means
+are in ``OLD``. What is not there (exact counts, "around") raises ValueError.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ OLD: Mapping[str, Callable[..., Made]] = {
 
 
 def ifeval_instructions(label: Any) -> list[dict[str, Any]]:
-    """``[{"instruction_id": [...], "kwargs": [...]}]``, written as Python or JSON -> instructions. Raises ValueError."""
+    """``[{"instruction_id": [...], "kwargs": [...]}]``, as Python or JSON -> instructions. Raises ValueError."""
     read = _read(label)
     first = read[0] if isinstance(read, list) and read else read
     first = _read(first) if isinstance(first, str) else first

@@ -1,4 +1,5 @@
-"""``python launcher.py FLAGS``: Open-Instruct's own ``grpo_fast.py FLAGS``, which then knows the verifier ``rft_ilab``.
+"""``python launcher.py FLAGS``: Open-Instruct's own ``grpo_fast.py FLAGS``, which then knows the verifier
+``rft_ilab``.
 
 Run by Open-Instruct's Python in its checkout (or wherever ``open_instruct`` can be imported), with ``RFT_GRADER_URL``
 and, off loopback, ``RFT_GRADER_TOKEN`` set. Nothing of Open-Instruct is patched.

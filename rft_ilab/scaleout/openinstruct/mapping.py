@@ -1,18 +1,20 @@
-"""Open-Instruct's verifiers as graders of ours: which grader, what becomes of the label, which answer is surely right.
+"""Open-Instruct's verifiers as graders of ours: which grader, what becomes of the label, which answer is surely
+right.
 
-A verifier that has no equal is in ``REFUSED`` with the reason. docs/open-instruct-rewards.md has the table, with how often
-the two agree and where they differ. Source: ``open_instruct/ground_truth_utils.py``, e6c3044a (2026-08-20).
+A verifier that has no equal is in ``REFUSED`` with the reason. docs/open-instruct-rewards.md has the table, with how
+often the two agree and where they differ. Source: ``open_instruct/ground_truth_utils.py``, e6c3044a (2026-08-20).
 """
 
 from __future__ import annotations
 
 import ast
 import json
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from rft_ilab.grading.checks.number import last_number
+from rft_ilab.grading.checks.text_match import normalise
 from rft_ilab.scaleout.openinstruct.instructions import ifeval_instructions, old_instructions
 
 ANSWER = "{{sample.output_text}}"
@@ -25,7 +27,8 @@ FINISH = {"after": "<finish>", "before": "</finish>", "alternatives": True}
 class Mapped:
     """``gold`` makes a field of the task from a label (ValueError if it cannot); the grader reads ``{{item.gold}}``.
 
-    ``reference`` makes an answer that is right from ``gold``; None where no label tells one. ``task`` says what to do.
+    ``reference`` makes an answer that is right from ``gold``; None where no label tells one. ``task`` says what to
+    do.
     """
 
     grader: Mapping[str, Any]
@@ -38,6 +41,13 @@ def _text(label: Any) -> str:
     text = str(label).strip()
     if not text:
         raise ValueError("the label is empty")
+    return text
+
+
+def _words(label: Any) -> str:
+    text = _text(label)
+    if not normalise(text, "squad"):
+        raise ValueError("nothing is left of the label without case, punctuation and articles")
     return text
 
 
@@ -56,21 +66,21 @@ def _texts(label: Any) -> list[str]:
             label = json.loads(label)
         except ValueError:
             label = label.strip()
-    texts = [str(each) for each in label] if isinstance(label, list) else [str(label)]
-    if not texts or not all(map(str.strip, texts)):
+    return _some_words(label)
+
+
+def _some_words(label: Any) -> list[str]:
+    texts = [_words(each) for each in (label if isinstance(label, list) else [label])]
+    if not texts:
         raise ValueError("the label is empty")
     return texts
-
-
-def _same_or_texts(label: Any) -> list[str]:
-    return [_text(each) for each in label] if isinstance(label, list) else [_text(label)]
 
 
 def _tests(label: Any) -> list[str]:
     try:
         tests = json.loads(label) if isinstance(label, str) else label
     except ValueError as error:
-        raise ValueError(f"the label is no JSON list of tests: {error}") from error
+        raise ValueError("the label is no JSON list of tests (pickled tests are not read)") from error
     if not isinstance(tests, list) or not tests or not all(isinstance(test, str) for test in tests):
         raise ValueError("the label is no list of Python tests")
     for test in tests:
@@ -105,16 +115,16 @@ MAPPED: Mapping[str, Mapped] = {
     ),
     "flan": Mapped(
         grader={**MATCH, "after": "The answer is: ", "bare": True},
-        gold=_text, reference=lambda gold: f"The answer is: {gold}", task="End with: The answer is: ANSWER",
+        gold=_words, reference=lambda gold: f"The answer is: {gold}", task="End with: The answer is: ANSWER",
     ),
     "string_matcher": Mapped(
         grader={**MATCH, "after": "<answer>", "before": "</answer>"},
-        gold=_text, reference=_tagged("answer"), task="Write the answer between <answer> and </answer>.",
+        gold=_words, reference=_tagged("answer"), task="Write the answer between <answer> and </answer>.",
     ),
-    "puzzle": Mapped(grader={**MATCH, "tags": True}, gold=_text, reference=_same, task="Reply with the answer only."),
+    "puzzle": Mapped(grader={**MATCH, "tags": True}, gold=_words, reference=_same, task="Reply with the answer only."),
     "string_f1": Mapped(
         grader={**MATCH, "score": "f1", "tags": True, "alternatives": True},
-        gold=_same_or_texts, reference=lambda gold: gold[0], task="Reply with the answer only.",
+        gold=_some_words, reference=lambda gold: gold[0], task="Reply with the answer only.",
     ),
     "re_search": Mapped(
         grader={**MATCH, **FINISH}, gold=_texts, reference=_tagged("finish"),
@@ -154,6 +164,35 @@ REFUSED: Mapping[str, str] = {
     "rubric": JUDGED,
     "passthrough": "it gives every answer the same reward",
 }
+
+
+def combined(names: Sequence[str]) -> Mapped:
+    """Several verifiers at once: the mean of their scores (Open-Instruct adds them). Raises ValueError.
+
+    ``gold`` takes the list of their labels; part number n reads ``{{item.gold[n]}}``.
+    """
+    for name in names:
+        if (reason := refusal(name)) is not None:
+            raise ValueError(f"{name}: {reason}")
+    parts = [MAPPED[name] for name in names]
+    if len(parts) == 1:
+        (one,) = parts
+        return replace(one, gold=lambda labels: one.gold(labels[0]))
+    if any(part.grader["type"] == "multi" for part in parts):
+        raise ValueError("re_search_f1 is a formula of two graders already, and cannot be part of another")
+    graders = {
+        f"{name}_{n}": {
+            key: f"{{{{item.gold[{n}]}}}}" if value == GOLD else value for key, value in part.grader.items()
+        }
+        for n, (name, part) in enumerate(zip(names, parts, strict=True))
+    }
+    formula = f"({' + '.join(graders)}) / {len(graders)}"
+    return Mapped(
+        grader={"type": "multi", "calculate_output": formula, "graders": graders},
+        gold=lambda labels: [part.gold(label) for part, label in zip(parts, labels, strict=True)],
+        reference=None,
+        task=" ".join(dict.fromkeys(part.task for part in parts)),
+    )
 
 
 def refusal(name: str) -> str | None:
