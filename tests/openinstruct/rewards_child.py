@@ -35,7 +35,8 @@ def parsed() -> tuple:
 
     parser = ArgumentParserPlus((grpo_utils.GRPOExperimentConfig, data_loader.StreamingDataLoaderConfig))
     parser.set_defaults(exp_name="grpo", warmup_ratio=0.0, max_grad_norm=1.0, per_device_train_batch_size=1)
-    return parser.parse_args_into_dataclasses(FLAGS.split())
+    url = os.environ.get("CODE_API_URL")
+    return parser.parse_args_into_dataclasses([*FLAGS.split(), *(["--code_api_url", url] if url else [])])
 
 
 def bare() -> tuple:
@@ -81,7 +82,7 @@ def main() -> None:
         arguments, how = parsed(), "parser"
     except ImportError as error:
         arguments, how = bare(), f"bare ({error})"
-    ray.init(num_cpus=2, log_to_driver=False, logging_level="ERROR", include_dashboard=False)
+    ray.init(address="local", num_cpus=2, log_to_driver=False, logging_level="ERROR", include_dashboard=False)
     config = RewardConfig(
         verification_reward=arguments[1].verification_reward,
         verifier_functions=build_all_verifiers(arguments[0], arguments[1]),

@@ -219,7 +219,10 @@ def test_a_tolerated_error_has_an_advantage_of_zero(verifier: Any, monkeypatch: 
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("URL", ""), ("URL", "grader:80"), ("URL", "http://u:p@h"), ("URL", "http://h:x"), ("DEADLINE_S", "soon"), ("TOLERATED_ERRORS", "0.9")],
+    [
+        ("URL", ""), ("URL", "grader:80"), ("URL", "http://u:p@h"), ("URL", "http://h:x"),
+        ("DEADLINE_S", "soon"), ("TOLERATED_ERRORS", "0.9"),
+    ],
 )  # fmt: skip
 def test_settings_that_cannot_be_meant(verifier: Any, monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
     monkeypatch.setenv("RFT_GRADER_URL", "http://127.0.0.1:9")
