@@ -28,6 +28,11 @@ licence_option = click.option(
 )
 force_option = click.option("--force", is_flag=True, help="Replace the files of a skill that is there.")
 dry_run_option = click.option("--dry-run", is_flag=True, help="Check everything and write nothing.")
+waivers_option = click.option(
+    "--waivers",
+    type=SOURCE,
+    help="File that says why a try to cheat the grader does not apply; becomes grader.waivers.json.",
+)
 common_options = options.stacked(
     click.option(
         "--description",
@@ -37,6 +42,7 @@ common_options = options.stacked(
     click.option("--limit", type=click.IntRange(min=1), metavar="ROWS", help="Take only the first rows of each file."),
     created_by_option,
     licence_option,
+    waivers_option,
     force_option,
     dry_run_option,
 )
@@ -99,6 +105,7 @@ def openai(
     limit: int | None,
     created_by: str | None,
     licence: str,
+    waivers: Path | None,
     force: bool,
     dry_run: bool,
 ) -> None:
@@ -112,7 +119,7 @@ def openai(
             description=description, limit=limit, created_by=created_by or contributor(taxonomy_path), licence=licence,
         )  # fmt: skip
 
-    bring(taxonomy_path, name, draft, FILES, force, dry_run)
+    bring(taxonomy_path, name, draft, FILES, waivers, force, dry_run)
 
 
 @import_.command("csv")
@@ -143,6 +150,7 @@ def csv_(
     limit: int | None,
     created_by: str | None,
     licence: str,
+    waivers: Path | None,
     force: bool,
     dry_run: bool,
 ) -> None:
@@ -159,7 +167,7 @@ def csv_(
             created_by=created_by or contributor(taxonomy_path), licence=licence,
         )  # fmt: skip
 
-    bring(taxonomy_path, name, draft, FILES, force, dry_run)
+    bring(taxonomy_path, name, draft, FILES, waivers, force, dry_run)
 
 
 @import_.command()
@@ -171,6 +179,7 @@ def csv_(
 @options.taxonomy_option
 @created_by_option
 @licence_option
+@waivers_option
 @force_option
 @dry_run_option
 @handled
@@ -181,6 +190,7 @@ def qna(
     taxonomy_path: Path,
     created_by: str | None,
     licence: str,
+    waivers: Path | None,
     force: bool,
     dry_run: bool,
 ) -> None:
@@ -194,12 +204,13 @@ def qna(
             licence=licence,
         )  # fmt: skip
 
-    bring(taxonomy_path, name, draft, FILES if qna_file else (GRADER, TASKS), force, dry_run)
+    bring(taxonomy_path, name, draft, FILES if qna_file else (GRADER, TASKS), waivers, force, dry_run)
 
 
 def bring(
-    taxonomy: Path, name: str, draft: Callable[[], Draft], files: Sequence[str], force: bool, dry_run: bool
-) -> None:
+    taxonomy: Path, name: str, draft: Callable[[], Draft], files: Sequence[str], waivers: Path | None, force: bool,
+    dry_run: bool,
+) -> None:  # fmt: skip
     """Make the draft, prove and write it, and say so; or say what is to be repaired and leave with exit code 2.
 
     ``files`` must not be there without ``force``, which is found out before anything is read.
@@ -210,7 +221,9 @@ def bring(
 
     free_place(taxonomy, name, files, force=force)
     try:
-        told(bring_in(taxonomy, name, draft(), force=force, dry_run=dry_run), name, dry_run)
+        made = draft()
+        made.waivers = waivers
+        told(bring_in(taxonomy, name, made, force=force, dry_run=dry_run), name, dry_run)
     except ImportRefused as refused:
         refuse(refused)
 

@@ -1,8 +1,8 @@
 """A reinforcement fine-tuning job for OpenAI: a skill's grader as OpenAI knows it, and the body of the job.
 
-OpenAI knows ``string_check``, ``text_similarity``, ``score_model``, ``python`` and ``multi``. Of our own types a ``label``
-becomes a ``python`` grader that decides alike, and a ``text_match`` of whole texts a ``string_check``; the others are
-refused.
+OpenAI knows ``string_check``, ``text_similarity``, ``score_model``, ``python`` and ``multi``. Of our own types a
+``label`` becomes a ``python`` grader that decides alike, and a ``text_match`` of whole texts a ``string_check``; the
+others are refused.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def grade(sample, item):
 def job_body(
     grader: Mapping[str, Any], *, skill: str, model: str = MODEL, validation: bool = True
 ) -> tuple[dict[str, Any], list[str]]:
-    """The body of ``POST /v1/fine_tuning/jobs``, with placeholders for the ids of files, and what changed in the grader.
+    """The body of ``POST /v1/fine_tuning/jobs``, with placeholders for the ids of files; and notes on the grader.
 
     Raises GraderError if OpenAI has no such grader.
     """

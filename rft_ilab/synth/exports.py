@@ -10,8 +10,9 @@ What grades an answer (the item, the skill, the digest of its grader) goes along
 own: Arrow would turn "4" into 4, and rows of two skills would have to agree on their fields. Validation rows come from
 the val split; nothing of a test split leaves the project.
 
-Not covered: a grader that OpenAI does not know (``label``, ``number`` and our other own types) does not run there; the
-grader server answers in its place for the others.
+Not covered: a grader that OpenAI does not know (``label``, ``number`` and our other own types) does not run there as it
+is; ``ilab rft export openai`` translates it or refuses (rft_ilab/scaleout/openai_job.py). For the others the grader
+server answers.
 """
 
 from __future__ import annotations

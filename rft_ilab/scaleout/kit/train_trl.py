@@ -32,6 +32,7 @@ def main() -> None:
     parser.add_argument("--learning-rate", type=float, default=1e-6)
     arguments = parser.parse_args()
 
+    import torch
     import trl
     from datasets import Dataset
 
@@ -56,6 +57,8 @@ def main() -> None:
             eval_strategy="steps" if validation else "no",
             eval_steps=max(1, arguments.steps // 5),
             logging_steps=1,
+            bf16=torch.cuda.is_available(),
+            use_cpu=not torch.cuda.is_available(),
             report_to="none",
         ),
         train_dataset=Dataset.from_list(rows("train")),
