@@ -45,7 +45,8 @@ pytestmark = [
 
 ODD = [
     "", " ", "\0", "\ud800", "\ud83d\ude00", "é" * 1000, "x" * 50_000, "\u202eSEY", "NaN", "{", "[" * 3000, "null",
-    '{"item": 1, "item": 2}', "```json\n{}\n```", "<think>yes</think>", "\uff11\uff12", "\r\n", "yes no", "A" * 300 + "\x00",
+    '{"item": 1, "item": 2}', "```json\n{}\n```", "<think>yes</think>", "\uff11\uff12", "\r\n", "yes no",
+    "A" * 300 + "\0",
 ]  # fmt: skip
 
 

@@ -55,10 +55,11 @@ REASONS: dict[str, list[tuple[str, str]]] = {
     ],
     "math": [
         (r"\\boxed\{7\}", "two boxed answers are a set here; the last counts there"),
-        (r"^The answer is|\\fbox|\\boxed ", "the answer in a sentence, \\fbox and \\boxed without braces are read by one of them"),
-        (r"\\text", "words are compared as words by one of them only"),
+        (r"\\boxed [^{]", "\\boxed without braces is read there only"),
+        (r"\\text", "words are compared as words in some places there, in others here"),
+        (r"^The answer is|\\fbox", "an answer in a sentence, or in \\fbox, is read here only"),
     ],
-    "strict_math": [(r"", "without the sentence `Final Answer: ...` the whole text is compared there; here the answer is looked for")],
+    "strict_math": [(r"", "all the text is compared there if it lacks `Final Answer: ...`; here the answer is looked for")],
     "code": [(r"", "other limits of what a program may do, and of time")],
 }  # fmt: skip
 
