@@ -39,7 +39,7 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(
         not (CHECKOUT and PYTHON),
-        reason="set RFT_OPEN_INSTRUCT to a checkout of allenai/open-instruct and RFT_OPEN_INSTRUCT_PYTHON to its Python",
+        reason="set RFT_OPEN_INSTRUCT (a checkout of allenai/open-instruct) and RFT_OPEN_INSTRUCT_PYTHON (its Python)",
     ),
 ]
 
