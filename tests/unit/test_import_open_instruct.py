@@ -16,7 +16,10 @@ from rft_ilab.grading.proof.golden import rollout
 from rft_ilab.skills.tasks import load_tasks
 from rft_ilab.skills.tree import load_skill
 
-WORDS = "ash birch cedar elm fir hazel larch maple oak pine rowan willow yew alder beech lime holly spruce".split()
+WORDS = ["ash", "birch", "cedar", "elm", "fir", "hazel", "larch", "maple", "oak", "pine", "rowan", "willow", "yew"]
+WORDS += ["alder", "beech", "lime", "holly", "spruce"]
+
+NO_COMMA = "[{'instruction_id': ['punctuation:no_comma'], 'kwargs': [None]}]"
 
 
 def rlvr(question: str, label: Any, verifier: Any, **more: Any) -> dict[str, Any]:
@@ -71,15 +74,17 @@ def test_one_verifier_is_one_skill(tmp_path: Path) -> None:
 
 def test_several_verifiers_and_what_is_left_out(tmp_path: Path) -> None:
     odd = [
-        rlvr("Is it so?", "?", "general-quality"), rlvr("Write.", "[{'instruction_id': ['punctuation:no_comma'], 'kwargs': [None]}]", "ifeval"),
-        rlvr("Which article?", "the", "string_matcher"), rlvr(TREES[0]["messages"][0]["content"], ["oak"], ["string_matcher"]),
+        rlvr("Is it so?", "?", "general-quality"), rlvr("Write.", NO_COMMA, "ifeval"),
+        rlvr("Which article?", "the", "string_matcher"),
+        rlvr(TREES[0]["messages"][0]["content"], ["oak"], ["string_matcher"]),
     ]  # fmt: skip
     data = jsonl(tmp_path / "rows" / "train.jsonl", [*SUMS, *TREES, *odd])
     done = bring(tmp_path, data.parent, "--to", "trees")
     assert done.exit_code == 0, done.output
     assert len(tasks_of(tmp_path, "trees/gsm8k")[1]) == len(tasks_of(tmp_path, "trees/string_matcher")[1]) == len(WORDS)
     for line in (
-        "left out: 1 rows with general-quality", "a language model judges it", "left out: 1 rows with ifeval", "no answer",
+        "left out: 1 rows with general-quality", "a language model judges it", "left out: 1 rows with ifeval",
+        "no answer",
         "1 rows left out: nothing is left of the label", "1 rows left out: the same messages as a row before it",
     ):  # fmt: skip
         assert line in done.output, line
@@ -102,8 +107,9 @@ def test_splits_of_files_and_the_system_message(tmp_path: Path) -> None:
 
 
 def test_rows_that_bring_their_answer(tmp_path: Path) -> None:
-    label = "[{'instruction_id': ['punctuation:no_comma'], 'kwargs': [None]}]"
-    rows = [rlvr(f"Write of the {word}, without commas.", label, "ifeval", good=f"The {word} grows.") for word in WORDS]
+    rows = [
+        rlvr(f"Write of the {word}, without commas.", NO_COMMA, "ifeval", good=f"The {word} grows.") for word in WORDS
+    ]
     rows[3]["good"] = "The elm, too."
     done = bring(tmp_path, jsonl(tmp_path / "a.jsonl", rows), "--to", "write/trees", "--answer", "good")
     assert done.exit_code == 0 and "1 rows left out: the grader does not accept the answer" in done.output, done.output
@@ -117,9 +123,11 @@ def test_rows_that_bring_their_answer(tmp_path: Path) -> None:
     ("rows", "what"),
     [
         ([], "no rows"), (["{"], "data.jsonl:1: not valid JSON"), ([{"messages": []}], "no column 'ground_truth'"),
-        ([rlvr("q", ["1", "2"], ["gsm8k"])], "2 labels for 1 verifiers"), ([rlvr("q", "1", 3)], "dataset must name verifiers"),
+        ([rlvr("q", ["1", "2"], ["gsm8k"])], "2 labels for 1 verifiers"),
+        ([rlvr("q", "1", 3)], "dataset must name verifiers"),
         ([rlvr("q", "1", "gsm8k") | {"messages": [{"role": "tool", "content": "x"}]}], "has the role 'tool'"),
-        ([rlvr("q", "none", "gsm8k")], "has no number (1 rows)"), ([rlvr("q", "1", "mine")], "mine: no verifier of Open-Instruct"),
+        ([rlvr("q", "none", "gsm8k")], "has no number (1 rows)"),
+        ([rlvr("q", "1", "mine")], "mine: no verifier of Open-Instruct"),
         ([rlvr("q", "1", "passthrough")], "passthrough: it gives every answer the same reward"),
         ([rlvr("q\ud800", "1", "gsm8k")], "half a character"), ([rlvr("q", "1", "gsm8k")], "seed examples"),
     ],
@@ -133,7 +141,8 @@ def test_data_that_cannot_be_used(tmp_path: Path, rows: list[Any], what: str) ->
 def test_names_that_fit_nothing(tmp_path: Path) -> None:
     data = jsonl(tmp_path / "data.jsonl", [SUMS[0], TREES[0]])
     for names, what in (
-        (["math=a/b"], "no row names the verifier math (there are gsm8k, string_matcher)"), (["a/b", "a/c"], "say which verifier"),
+        (["math=a/b"], "no row names the verifier math (there are gsm8k, string_matcher)"),
+        (["a/b", "a/c"], "say which verifier"),
         (["gsm8k=../x"], "bad skill name"),
     ):  # fmt: skip
         done = bring(tmp_path, data, *(part for name in names for part in ("--to", name)))
