@@ -19,6 +19,7 @@ from rft_ilab.store import is_trained
 
 if TYPE_CHECKING:
     from rft_ilab.pipeline.judging import Base
+    from rft_ilab.pipeline.sequential import Method
 
 BATCH = 32
 
@@ -58,8 +59,13 @@ BATCH = 32
 @options.lm_eval_include_option
 @click.option(
     "--until-decided",
-    is_flag=True,
-    help="Draw tasks in batches and stop with a skill as soon as it is decided; error rates stay as they are.",
+    "method",
+    type=click.Choice(["auto", "anytime", "scheduled"]),
+    is_flag=False,
+    flag_value="auto",
+    help="Draw tasks in batches and stop with a skill as soon as it is decided; error rates stay as they are. By bets, "
+    "which hold at any time (anytime), or looks fixed beforehand (scheduled). [default, if given without a word: bets "
+    "wherever a suite's groups let them win]",
 )
 @click.option(
     "--batch",
@@ -90,7 +96,7 @@ def regress(
     samples: int | None,
     suites: tuple[str, ...],
     lm_eval_include: Path | None,
-    until_decided: bool,
+    method: Method | None,
     batch: int | None,
     repeats: int | None,
     history: Path | None,
@@ -105,9 +111,9 @@ def regress(
     """
     from rft_ilab import pipeline
 
-    if batch and not until_decided:
+    if batch and not method:
         raise click.UsageError("--batch goes with --until-decided")
-    if repeats and until_decided:
+    if repeats and method:
         raise click.UsageError("--aa judges whole suites; it does not go with --until-decided")
     if repeats and (history or any(outputs.values())):
         raise click.UsageError("--aa gives no verdict: nothing for --history, --junit, --markdown or --output-dir")
@@ -137,8 +143,13 @@ def regress(
             result = pipeline.against_itself(request, model, repeats, console=options.progress())
             click.echo(aa_sentence(result))
             ctx.exit(1 if result["exceeds"] else 0)
-        batch = (batch or BATCH) if until_decided else None
-        verdict = pipeline.regress(request, candidate=model, batch=batch, console=options.progress())
+        verdict = pipeline.regress(
+            request,
+            candidate=model,
+            batch=(batch or BATCH) if method else None,
+            method=method or "auto",
+            console=options.progress(),
+        )
         conclude(ctx, run, verdict, **outputs)
 
 
