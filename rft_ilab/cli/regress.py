@@ -13,7 +13,7 @@ import click
 from rft_ilab.cli import options
 from rft_ilab.cli.failures import handled
 from rft_ilab.cli.outcome import conclude
-from rft_ilab.cli.outputs import output_options
+from rft_ilab.cli.outputs import Outputs, output_options
 from rft_ilab.errors import RunError
 from rft_ilab.store import is_trained
 
@@ -107,7 +107,8 @@ def regress(
     Compares candidate and baseline on the test tasks of every skill, task by task. Answers are cached, so that
     repeating costs only what changed. Needs no training run: --model and --baseline suffice.
 
-    Exit code: 0 PASS, 1 FAIL (the skills are named), 2 INCONCLUSIVE or an error.
+    Exit code: 0 PASS, 1 FAIL (the skills are named), 2 INCONCLUSIVE or an error. After an error the files of --junit
+    and --markdown are not there.
     """
     from rft_ilab import pipeline
 
@@ -119,6 +120,7 @@ def regress(
         raise click.UsageError("--aa gives no verdict: nothing for --history, --junit, --markdown or --output-dir")
     if no_target and targets:
         raise click.UsageError("--target and --no-target exclude each other")
+    Outputs(**outputs).clear()
     with _judging(taxonomy_path, base) as judges:
         taxonomy = judges.taxonomy if judges else taxonomy_path
         directory, name = _compared_with(taxonomy, baseline, judges)

@@ -112,11 +112,9 @@ def test_effective_number_of_groups_by_hand() -> None:
     # Apart: one up and one down in the group of 4 cancel, so variances 1, 1, 4.
     apart = paired_difference([1.0, 1.0, 1.0, 0.0, 1.0, 1.0], [1.0, 1.0, 0.0, 1.0, 1.0, 1.0], groups, 0.05)
     assert apart.totals.effective(0.0) == pytest.approx(6**2 / 18)
-    # Under another null all residuals have a share in common: of 4 tasks -.8 -.8 .2 1.2 off +.2, .2 .2 outside.
-    off = 4 * (0.2**2) + (-0.8) ** 2 + 1.2**2  # squares of the residuals, task by task
-    together = 2 * 0.2**2 + (2 * 0.2 - 0.8 + 1.2) ** 2 - off
-    r = together / 12 / (off / 6)
-    assert apart.totals.effective(-0.2) == pytest.approx((2 + 4 * (1 + 3 * r)) ** 2 / (2 + (4 * (1 + 3 * r)) ** 2))
+    # Against -1 the residuals are 1, 1 and 0 2 1 1: squares 8, of groups 1 + 1 + 16, so r = (18 - 8) / 12 / (8 / 6).
+    r = 10 / 12 / (8 / 6)
+    assert apart.totals.effective(-1.0) == pytest.approx((2 + 4 + 12 * r) ** 2 / (2 + (4 + 12 * r) ** 2))
     # Equal groups count as many as they are, whatever they do.
     equal = paired_difference([1] * 12, [1, 1, 0, 0, 1, 1, 1, 0, 1, 1, 1, 1], [i // 3 for i in range(12)], 0.05)
     assert equal.degrees(-0.1) == pytest.approx(3.0)
