@@ -118,7 +118,7 @@ def claim_rates(world: World, null: float, sign: int, runs: int) -> dict[str, fl
 def evidence(world: World, moves: Moves, null: float, sign: int, terms: Sequence[Terms] = ()) -> Moves:
     """(runs, groups): largest capital so far of bets against delta <= ``null`` (``sign`` -1: >=), as a logarithm."""
     sizes_G = np.array(world.sizes_G, dtype=float)
-    sums = np.add.reduceat(moves, np.cumsum([0, *world.sizes_G[:-1]]), axis=1)
+    sums: Moves = np.add.reduceat(moves, np.cumsum([0, *world.sizes_G[:-1]]), axis=1)
     logs = capital(sign * sums.T, sizes_G, np.full(len(moves), sign * null), terms or [world.terms()])
     return np.maximum.accumulate(logs[1:], axis=0).T
 
@@ -287,7 +287,7 @@ def planned_table(runs: int) -> tuple[list[str], dict[str, list[float]]]:
         "| anytime: tasks | saved | decided | each group: tasks | saved | decided |",
         "|---|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|",
     ]
-    saved = {}
+    saved: dict[str, list[float]] = {}
     for case, (size, alike), power in product(CASES, GROUPS, (0.8, 0.9)):
         churn, delta = case.truth
         few = runs if size == 1 else max(runs // 3, 100)
@@ -337,14 +337,15 @@ def main() -> None:
     runs = parser.parse_args().runs
     began = time.perf_counter()
     with ProcessPoolExecutor(max_workers=2) as pool:
-        tables = [pool.submit(table, runs) for table in (error_table, planned_table, frequent_table, whole_table)]
-        errors, worst = tables[0].result()
+        first, second = pool.submit(error_table, runs), pool.submit(planned_table, runs)
+        third, fourth = pool.submit(frequent_table, runs), pool.submit(whole_table, runs)
+        errors, worst = first.result()
         print(f"Claims that are wrong, in % of {runs} repetitions; at most {100 * LEVEL:g} are allowed:\n")
         print("\n".join(errors), "\n", flush=True)
-        print("\n".join(tables[2].result()), "\n", flush=True)
-        planned, saved = tables[1].result()
+        print("\n".join(third.result()), "\n", flush=True)
+        planned, saved = second.result()
         print("\n".join(planned), "\n", flush=True)
-        print("\n".join(tables[3].result()), "\n")
+        print("\n".join(fourth.result()), "\n")
     figures = {**worst, "level": LEVEL, "runs": runs, "saved": saved, "continued": continued(10 * runs)}
     print(json.dumps({**figures, "seconds": round(time.perf_counter() - began)}))
 

@@ -92,8 +92,8 @@ def _book(
     graded = np.ones(len(index_N), dtype=bool) if graded_N is None else np.asarray(graded_N, dtype=bool)
     moves_N = np.where(graded, np.asarray(after_N, dtype=float) - np.asarray(before_N, dtype=float), 0.0)
     return Book(
-        sums_G=np.bincount(index_N, weights=moves_N, minlength=len(numbers)),
-        sizes_G=np.bincount(index_N, weights=graded.astype(float), minlength=len(numbers)),
+        sums_G=np.bincount(index_N, weights=moves_N, minlength=len(numbers)).astype(float),
+        sizes_G=np.bincount(index_N, weights=graded.astype(float), minlength=len(numbers)).astype(float),
         terms=terms,
     )
 

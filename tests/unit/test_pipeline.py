@@ -403,14 +403,18 @@ def add_tests(leaf: Path, numbers: range) -> None:
 
 
 def test_bets_go_on_where_they_stopped_in_other_batches_and_with_more_tasks(make: Callable[..., Request]) -> None:
-    def moved(prompt: Prompt, index: int) -> str:
-        """Five in a hundred up and as many down: nothing lost, but nothing that 60 tasks could show."""
+    def even(prompt: Prompt, index: int) -> str:
         number = int(prompt.messages[-1].content.split()[1].rstrip("?"))
-        return {0: wrong, 1: right}.get(number % 20, weak)(prompt, index)
+        return (wrong if number % 2 else right)(prompt, index)
+
+    def moved(prompt: Prompt, index: int) -> str:
+        """Of the first 60 test tasks 5 up and 5 down: nothing lost, but that takes more than 60 to show."""
+        number = int(prompt.messages[-1].content.split()[1].rstrip("?"))
+        return {8: wrong, 19: right}.get(number % 60, even)(prompt, index)
 
     def judge_(batch: int, method: str = "anytime") -> tuple[dict[str, Any], str]:
         out = io.StringIO()
-        request = dataclasses.replace(make(base=weak, tuned=moved), no_target=True)
+        request = dataclasses.replace(make(base=even, tuned=moved), no_target=True)
         found = regress(
             request,
             candidate=request.run / "tuned",
@@ -427,7 +431,7 @@ def test_bets_go_on_where_they_stopped_in_other_batches_and_with_more_tasks(make
     again, said = judge_(30)
     assert again["watched"] == first["watched"] and "area/watched: goes on after 60 of 60 tasks" in said
 
-    request = make(base=weak, tuned=moved)
+    request = make(base=even, tuned=moved)
     leaf = request.taxonomy / "compositional_skills" / "area/watched"
     add_tests(leaf, range(1000, 1400))
     more, said = judge_(5)
