@@ -45,8 +45,11 @@ COMMANDS = {
     ("rft", "history"): ["--taxonomy-path", "--history", "--skill", "--last", "--json", "--html"],
     ("rft", "compare-controls"): ["RUN", "CONTROL..."],
     ("rft", "plan"): ["--taxonomy-path", "--power", "--discordance", "--icc", "--run", "--json"],
+    ("rft", "pr"): ["--base", "--head", "--precheck", "--markdown", "--annotate", "--install-workflows", "--force"],
     ("rft", "grader-test"): ["[SKILL]", "--taxonomy-path", "--grader", "--tasks", "--probes", "--json"],
     ("rft", "serve-graders"): ["--host", "--port", "--token-env"],
+    ("rft", "import"): ["openai", "csv", "qna"],
+    ("rft", "export"): ["SKILL...", "--output", "--model", "--force", "--taxonomy-path"],
     ("rft", "suites"): ["--time", "--model", "--json"],
     ("rft", "doctor"): ["--help"],
 }
