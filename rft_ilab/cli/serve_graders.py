@@ -32,13 +32,21 @@ MAX_CONNECTIONS = 512
     show_default=True,
     help="Processes that answer; one that dies is started again.",
 )
+@click.option(
+    "--open-program-route",
+    is_flag=True,
+    help="With a token: let /test_program in without one, since Open-Instruct's --code_api_url sends none.",
+)
 @options.taxonomy_option
 @handled
-def serve_graders(host: str, port: int, token_env: str | None, workers: int, taxonomy_path: Path) -> None:
+def serve_graders(
+    host: str, port: int, token_env: str | None, workers: int, open_program_route: bool, taxonomy_path: Path
+) -> None:
     """Serve graders over HTTP, as OpenAI does, until Ctrl-C.
 
     POST /v1/fine_tuning/alpha/graders/run and .../validate take and return what OpenAI's do. POST /v1/rft/grade
-    grades many completions with one grader, or with the grader of a skill of the taxonomy. GET /healthz.
+    grades many completions with one grader, or with the grader of a skill of the taxonomy. POST /test_program is for
+    Open-Instruct's --code_api_url. GET /healthz.
 
     Graders that come over HTTP are not trusted: their Python runs in the sandbox, and they may not name addresses.
     """
@@ -61,7 +69,7 @@ def serve_graders(host: str, port: int, token_env: str | None, workers: int, tax
     who = "with a token" if token else "this machine only"
     click.echo(f"graders at http://{where}:{listener.getsockname()[1]} ({who}); stop with Ctrl-C", err=True)
     config = uvicorn.Config(
-        partial(served_app, token, taxonomy_path),
+        partial(served_app, token, taxonomy_path, open_program_route),
         factory=True,
         workers=workers,
         log_level="warning",

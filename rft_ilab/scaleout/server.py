@@ -1,11 +1,12 @@
 """The grader server: OpenAI's grader routes and a batch route for rollouts at scale, on Starlette and uvicorn.
 
-``POST /v1/fine_tuning/alpha/graders/validate`` and ``.../run``, ``POST /v1/rft/grade``, ``GET /healthz``.
+``POST /v1/fine_tuning/alpha/graders/validate`` and ``.../run``, ``POST /v1/rft/grade``, ``POST /test_program``
+(:mod:`.program_route`), ``GET /healthz``.
 
 It runs source that clients send, so it lets in few. Without a token only this machine may ask: the address must be
 loopback, and so must the ``Host`` of every request, which keeps out web pages that rebind their name to 127.0.0.1;
 a body must be declared as JSON, which a page cannot do for a foreign server unasked. With a token every request
-must have it.
+must have it, but those to ``/test_program`` if ``open_program`` is set: Open-Instruct sends none.
 
 What is quick (:func:`rft_ilab.scaleout.answers.is_quick`) is answered at once, since a thread would cost more than the
 grading; the rest waits for a thread of its grader's (:mod:`rft_ilab.scaleout.lanes`), and the server answers meanwhile.
@@ -23,7 +24,7 @@ import ipaddress
 import json
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from rft_ilab.errors import RftError
+from rft_ilab.scaleout import program_route
 from rft_ilab.scaleout.answers import MAX_SAMPLES, BadRequest, Skills, grade, is_quick, lane_of, run, validate
 from rft_ilab.scaleout.lanes import Gone, Lanes
 from rft_ilab.skills.reading import parse_json
@@ -53,25 +55,27 @@ PREFIX = "/v1/fine_tuning/alpha/graders"
 Answer = Callable[[Mapping[str, Any]], dict[str, Any]]
 
 
-def served_app(token: str | None, taxonomy: Path | None) -> Starlette:
+def served_app(token: str | None, taxonomy: Path | None, open_program: bool = False) -> Starlette:
     """The application of a process that does nothing else: its event loop gets the interpreter back sooner."""
     sys.setswitchinterval(SWITCH_S)
-    return make_app(token=token, taxonomy=taxonomy)
+    return make_app(token=token, taxonomy=taxonomy, open_program=open_program)
 
 
-def make_app(*, token: str | None = None, taxonomy: Path | None = None) -> Starlette:
+def make_app(*, token: str | None = None, taxonomy: Path | None = None, open_program: bool = False) -> Starlette:
     """The server as an ASGI application. Without a token it answers this machine only."""
     skills = Skills(taxonomy)
     answers: dict[str, Answer] = {
         f"{PREFIX}/validate": validate,
         f"{PREFIX}/run": run,
         "/v1/rft/grade": functools.partial(grade, skills=skills),
+        program_route.PATH: functools.partial(program_route.score_program, skills=skills),
     }
     # What is posted is answered before Starlette looks for a route; these are for methods that are not allowed.
     routes = [Route(path, _health, methods=["POST"]) for path in answers]
+    free = (program_route.PATH,) if open_program else ()
     return Starlette(
         routes=[*routes, Route("/healthz", _health)],
-        middleware=[Middleware(Door, token=token), Middleware(Posts, answers=answers, skills=skills)],
+        middleware=[Middleware(Door, token=token, free=free), Middleware(Posts, answers=answers, skills=skills)],
         exception_handlers={HTTPException: _refused, Exception: _failed},
     )
 
@@ -91,8 +95,9 @@ def is_loopback(host: str) -> bool:
 class Door:
     """Lets a request in, or answers it with OpenAI's error object."""
 
-    def __init__(self, app: ASGIApp, token: str | None) -> None:
+    def __init__(self, app: ASGIApp, token: str | None, free: Sequence[str] = ()) -> None:
         self._app, self._wanted = app, None if token is None else f"Bearer {token}".encode()
+        self._free = free  # paths that need no token
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         refusal = self._refusal(scope) if scope["type"] == "http" else None
@@ -101,7 +106,8 @@ class Door:
     def _refusal(self, scope: Scope) -> Response | None:
         headers = dict(reversed(scope["headers"]))  # of a header that comes twice the first counts
         if self._wanted is not None:
-            if not hmac.compare_digest(headers.get(b"authorization", b""), self._wanted):
+            given = headers.get(b"authorization", b"")
+            if scope["path"] not in self._free and not hmac.compare_digest(given, self._wanted):
                 return error_response(401, "missing or wrong bearer token", code="invalid_api_key")
         elif not is_loopback(_hostname(headers.get(b"host", b"").decode("latin-1"))):
             return error_response(403, "this server answers requests to localhost only", code="forbidden_host")
