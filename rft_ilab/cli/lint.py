@@ -29,7 +29,7 @@ def lint(ctx: click.Context, taxonomy_path: Path, skills: tuple[str, ...], as_js
     """
     from rft_ilab.grading.proof.lint import lint_taxonomy
 
-    findings = lint_taxonomy(taxonomy_path, options.load_settings(taxonomy_path), only=skills)
+    findings = lint_taxonomy(taxonomy_path, options.load_settings(taxonomy_path), only=skills or None)
     errors = sum(finding.severity == "error" for finding in findings)
     if as_json:
         click.echo(json.dumps([dataclasses.asdict(finding) for finding in findings], indent=1, default=str))
