@@ -52,11 +52,11 @@ def find_revision(taxonomy: Path, ref: str) -> Revision:
     if not ref or ref[0] in "-^" or not ref.isprintable() or re.search(r"[\s:]|\.\.", ref):
         raise SkillError(f"bad git reference {ref[:80]!r}", fix="name a branch, tag or commit, e.g. origin/main")
     directory = taxonomy.resolve()
-    top, complaint = _git(directory, "rev-parse", "--show-toplevel")
+    top, complaint = run_git(directory, "rev-parse", "--show-toplevel")
     if not top:
-        raise SkillError(f"in no git repository: {complaint}", where=taxonomy, fix="--base reads what judges from git")
+        raise SkillError(f"in no git repository: {complaint}", where=taxonomy, fix="a revision is read from git")
     repository = Path(os.fsdecode(top.rstrip(b"\n"))).resolve()
-    found, complaint = _git(repository, "rev-parse", "--verify", f"{ref}^{{commit}}")
+    found, complaint = run_git(repository, "rev-parse", "--verify", f"{ref}^{{commit}}")
     if found is None or not re.fullmatch(rb"[0-9a-f]{40,64}\n", found):
         fix = "fetch it, e.g. git fetch origin main; a shallow clone may lack it"
         raise SkillError(f"no commit {ref!r} in this repository", where=repository, fix=fix)
@@ -79,7 +79,7 @@ def write_revision(revision: Revision, target: Path) -> Path:
     if inside.name:
         wanted.append(str(inside.parent / "graders"))
     commit = revision.commit
-    listing, complaint = _git(revision.repository, "ls-tree", "-r", "-l", "-z", "--full-tree", commit, "--", *wanted)
+    listing, complaint = run_git(revision.repository, "ls-tree", "-r", "-l", "-z", "--full-tree", commit, "--", *wanted)
     if listing is None:
         raise SkillError(f"git cannot read {revision.ref}: {complaint}", where=revision.repository)
     entries = [_entry(line, revision) for line in listing.split(b"\0") if line]
@@ -143,14 +143,14 @@ def _contents(repository: Path, entries: Sequence[_Entry]) -> Iterator[bytes]:
             yield content
 
 
-def _git(directory: Path, *arguments: str) -> tuple[bytes | None, str]:
+def run_git(directory: Path, *arguments: str) -> tuple[bytes | None, str]:
     """What git said, None if it failed, and what it complained of (one line)."""
     quiet = ["-c", "core.fsmonitor=false", "-c", "core.warnAmbiguousRefs=true"]
     command = ["git", "-C", str(directory), *quiet, *arguments]
     try:
         done = subprocess.run(command, capture_output=True, check=False, timeout=SECONDS, env=_environment())
     except FileNotFoundError as error:
-        raise SkillError("git is not installed", fix="--base needs it") from error
+        raise SkillError("git is not installed", fix="a revision is read with it") from error
     except subprocess.TimeoutExpired as error:
         raise SkillError(f"git {arguments[0]} took more than {SECONDS} s", where=directory) from error
     complaint = " ".join(done.stderr.decode(errors="replace").split())[:200]

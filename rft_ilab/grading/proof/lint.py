@@ -8,9 +8,10 @@ from pathlib import Path
 from rft_ilab.config import Settings
 from rft_ilab.errors import SkillError
 from rft_ilab.grading.proof.golden import Finding, golden
-from rft_ilab.grading.proof.lint_skill import attempt
+from rft_ilab.grading.proof.lint_skill import attempt, untidy_findings
 from rft_ilab.grading.proof.linters import lint_skills
 from rft_ilab.grading.proof.waivers import SUFFIX
+from rft_ilab.skills.restyle import untidy_files
 from rft_ilab.skills.tree import ROOT, check_settings, graders_directory, leaf_names, shared_names
 
 __all__ = ["Finding", "lint_taxonomy", "shared_files"]
@@ -22,10 +23,11 @@ def lint_taxonomy(
     only: Sequence[str] | None = None,
     *,
     shared: Collection[str] = (),
+    style: bool = False,
     workers: int = 1,
 ) -> list[Finding]:
     """All findings, by file and line. ``only`` limits them to some skills, the shared graders that these use, and those
-    named in ``shared``; ``workers`` is the number of processes.
+    named in ``shared``. ``style``: say which files are not laid out as the others are. ``workers``: processes.
 
     Raises SkillError if ``only`` names a skill that is not there; everything else is a finding.
     """
@@ -37,9 +39,12 @@ def lint_taxonomy(
     if missing := [name for name in only or () if name not in names]:
         raise SkillError(f"no skill {missing[0]!r}", where=taxonomy / ROOT, fix=f"known: {', '.join(names)}")
     attempt(lambda: check_settings(taxonomy, settings, names), taxonomy, findings)
-    findings += lint_skills(taxonomy, names if only is None else only, workers)
+    findings += lint_skills(taxonomy, names if only is None else only, workers, style)
     graders = graders_directory(taxonomy)
-    for file in shared_files(taxonomy, only, shared):
+    files = list(shared_files(taxonomy, only, shared))
+    if style:
+        findings += untidy_findings(untidy_files(taxonomy, [], files))
+    for file in files:
         findings += golden(file, graders)
     # A missing file, say, is met by more than one step.
     unique: dict[tuple[Path, int | None, str], Finding] = {}

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,6 +22,7 @@ from rft_ilab.grading.proof.golden import Finding, Numbered, rollout
 from rft_ilab.grading.proof.prove import LINT, LINT_SLOW, REMOTE, SLOW, has_part, prove
 from rft_ilab.grading.proof.waivers import read_waivers
 from rft_ilab.skills.reading import read_text
+from rft_ilab.skills.restyle import Untidy, untidy_files
 from rft_ilab.skills.tasks import FILE, class_of, scan_tasks, task_from_row
 from rft_ilab.skills.tree import (
     ROOT,
@@ -36,6 +37,7 @@ MIN_SEEDS = 5
 MIN_CLASS_TESTS = 15
 MAX_ATTRIBUTION_BYTES = 1 << 20
 GENERATED_ROWS = 16
+STYLE_FIX = "ilab taxonomy lint --fix"
 T = TypeVar("T")
 
 
@@ -48,10 +50,10 @@ def attempt(step: Callable[[], T], file: Path, findings: list[Finding]) -> T | N
         return None
 
 
-def lint_skill(taxonomy: Path, name: str) -> list[Finding]:
+def lint_skill(taxonomy: Path, name: str, style: bool = False) -> list[Finding]:
     """All findings of one leaf, in no order. Raises SandboxError if Python graders cannot run at all."""
     leaf = taxonomy / ROOT / name
-    findings: list[Finding] = []
+    findings = untidy_findings(untidy_files(taxonomy, [name])) if style else []
     attempt(lambda: check_leaf(taxonomy, name), leaf, findings)
     qna = attempt(lambda: read_qna(leaf / "qna.yaml"), leaf, findings)
     config = attempt(lambda: read_grader(leaf / "grader.json", graders_directory(taxonomy)), leaf, findings)
@@ -82,6 +84,14 @@ def lint_skill(taxonomy: Path, name: str) -> list[Finding]:
         if grader is not None and has_generator(skill):
             findings += attempt(lambda: _generated(grader, skill), leaf / GENERATOR, findings) or []
     return findings
+
+
+def untidy_findings(found: Iterable[Untidy]) -> list[Finding]:
+    """A warning for every file that is not laid out as the others are."""
+    return [
+        Finding(severity="warning", message=f"style: {each.problem}", file=each.file, line=each.line, fix=STYLE_FIX)
+        for each in found
+    ]
 
 
 def _generated(grader: SkillGrader, skill: Skill) -> list[Finding]:

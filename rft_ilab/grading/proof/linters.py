@@ -28,12 +28,12 @@ CHUNK = 8  # names to a line
 WORTH = 32  # skills that take about as long as the start of a child
 
 
-def lint_skills(taxonomy: Path, names: Sequence[str], workers: int) -> list[Finding]:
+def lint_skills(taxonomy: Path, names: Sequence[str], workers: int, style: bool) -> list[Finding]:
     """The findings of these skills, in no order. Raises SandboxError if a child fails, or Python graders cannot run."""
     queue: SimpleQueue[Sequence[str]] = SimpleQueue()
     for start in range(0, len(names), CHUNK):
         queue.put(names[start : start + CHUNK])
-    children = [_Child(taxonomy, queue) for _ in range(min(workers - 1, len(names) // WORTH))]
+    children = [_Child(taxonomy, queue, style) for _ in range(min(workers - 1, len(names) // WORTH))]
     findings: list[Finding] = []
     try:
         while not any(child.problem for child in children):
@@ -41,7 +41,7 @@ def lint_skills(taxonomy: Path, names: Sequence[str], workers: int) -> list[Find
                 chunk = queue.get_nowait()
             except Empty:
                 break
-            findings += [finding for name in chunk for finding in lint_skill(taxonomy, name)]
+            findings += [finding for name in chunk for finding in lint_skill(taxonomy, name, style)]
         for child in children:
             findings += child.result()
     finally:
@@ -53,8 +53,9 @@ def lint_skills(taxonomy: Path, names: Sequence[str], workers: int) -> list[Find
 class _Child:
     """One more process, and the thread that talks to it."""
 
-    def __init__(self, taxonomy: Path, queue: SimpleQueue[Sequence[str]]) -> None:
-        self.problem, self._findings, self._queue, self._taxonomy = "", list[Finding](), queue, taxonomy
+    def __init__(self, taxonomy: Path, queue: SimpleQueue[Sequence[str]], style: bool) -> None:
+        self.problem, self._findings, self._queue = "", list[Finding](), queue
+        self._request = {"taxonomy": str(taxonomy), "style": style}
         here = str(Path(rft_ilab.__file__).resolve().parents[1])
         path = os.pathsep.join([here, *filter(None, [os.environ.get("PYTHONPATH")])])
         self._process = subprocess.Popen(
@@ -72,7 +73,7 @@ class _Child:
                 chunk = self._queue.get_nowait()
             except Empty:
                 return
-            told = self._ask({"taxonomy": str(self._taxonomy), "names": list(chunk)})
+            told = self._ask({**self._request, "names": list(chunk)})
             self.problem = told.get("failed", "")
             self._findings += [Finding(**{**row, "file": Path(row["file"])}) for row in told.get("findings", ())]
 
@@ -112,7 +113,7 @@ def main() -> None:
         taxonomy = Path(request["taxonomy"])
         answer: dict[str, Any]
         try:
-            found = [finding for name in request["names"] for finding in lint_skill(taxonomy, name)]
+            found = [finding for name in request["names"] for finding in lint_skill(taxonomy, name, request["style"])]
             answer = {"findings": [{**dataclasses.asdict(finding), "file": str(finding.file)} for finding in found]}
         except RftError as error:
             answer = {"failed": str(error)}
