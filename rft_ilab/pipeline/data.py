@@ -214,7 +214,6 @@ class _Work:
         ]
         return kept, [entry(environment, one) for one in found if one.disposition != "kept"]
 
-
     def _warn_of_luck(self, environment: Environment) -> None:
         """With few classes, answers that know nothing agree often."""
         classes, n, k = list((environment.classes or {}).values()), self.settings.agree_of, self.settings.agree

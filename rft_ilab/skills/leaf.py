@@ -47,8 +47,8 @@ def write_leaf(
     """
     files = {
         QNA: qna_text(description, seeds, created_by),
-        GRADER: json.dumps(grader, indent=2, ensure_ascii=False) + "\n",
-        TASKS: "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in tasks),
+        GRADER: value_text(grader),
+        TASKS: rows_text(tasks),
         ATTRIBUTION: attribution.rstrip("\n") + "\n",
     }
     return put_files(taxonomy, name, files, force=force)
@@ -96,6 +96,16 @@ def free_place(taxonomy: Path, name: str, files: Sequence[str] | Mapping[str, st
             fix = "choose another name, or add --force to replace it" if not force else "remove the symbolic link"
             raise SkillError("is there already", where=leaf / file, fix=fix)
     return leaf
+
+
+def value_text(value: Mapping[str, Any]) -> str:
+    """A JSON object for people: indented."""
+    return json.dumps(value, indent=2, ensure_ascii=False) + "\n"
+
+
+def rows_text(rows: Sequence[Mapping[str, Any]]) -> str:
+    """JSONL."""
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 
 
 def qna_text(description: str, seeds: Sequence[Seed], created_by: str) -> str:

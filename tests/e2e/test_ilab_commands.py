@@ -47,6 +47,7 @@ COMMANDS = {
     ("rft", "plan"): ["--taxonomy-path", "--power", "--discordance", "--icc", "--run", "--json"],
     ("rft", "grader-test"): ["[SKILL]", "--taxonomy-path", "--grader", "--tasks", "--probes", "--json"],
     ("rft", "serve-graders"): ["--host", "--port", "--token-env"],
+    ("rft", "import"): ["openai", "csv", "qna"],
     ("rft", "suites"): ["--time", "--model", "--json"],
     ("rft", "doctor"): ["--help"],
 }
