@@ -18,7 +18,7 @@ from rft_ilab.errors import RftError, SkillError
 from rft_ilab.grading.engine import SkillGrader, build_grader
 from rft_ilab.grading.generator import FILE as GENERATOR
 from rft_ilab.grading.generator import checked_row, generated_rows, has_generator
-from rft_ilab.grading.proof.golden import Finding, Numbered, rollout
+from rft_ilab.grading.proof.golden import MAX_ALIKE, Finding, Numbered, rollout
 from rft_ilab.grading.proof.prove import LINT, LINT_SLOW, REMOTE, SLOW, has_part, prove
 from rft_ilab.grading.proof.waivers import read_waivers
 from rft_ilab.skills.reading import read_text
@@ -181,10 +181,17 @@ def _classes(tasks: Sequence[Task], skill: Skill, warning: Callable[[str, str], 
     per_split: dict[str, Counter[str]] = {split: Counter() for split in ("train", "val", "test")}
     for task in tasks:
         per_split[task.split][classes[task.id]] += 1
-    for name in sorted(set(classes.values())):
-        tests = per_split["test"][name]
-        if tests < MIN_CLASS_TESTS:
-            message = f"class {name} has {tests} test tasks; below {MIN_CLASS_TESTS} its accuracy says little"
-            yield warning(message, "add tasks of this class")
-        if tests and not per_split["train"][name]:
+    names = sorted(set(classes.values()))
+    rare = [name for name in names if per_split["test"][name] < MIN_CLASS_TESTS]
+    if len(rare) > MAX_ALIKE:
+        message = f"{len(rare)} of {len(names)} classes have fewer than {MIN_CLASS_TESTS} test tasks, {rare[0]} for one"
+        yield warning(f"{message}; the accuracy of one class says little", "add tasks, or look at all classes together")
+        rare = []
+    for name in rare:
+        message = (
+            f"class {name} has {per_split['test'][name]} test tasks; below {MIN_CLASS_TESTS} its accuracy says little"
+        )
+        yield warning(message, "add tasks of this class")
+    for name in names:
+        if per_split["test"][name] and not per_split["train"][name]:
             yield warning(f"class {name} is in the test split but not in the train split", "add training tasks")
