@@ -1,9 +1,9 @@
 """What `ilab taxonomy lint` costs: 1,000 skills with 100,000 tasks, and one skill that a branch changed among them.
 
-A made-up taxonomy of five cheap kinds of graders lies in a git repository of its own; the real `ilab` is started, on two
-processors, and timed from its start to its end. Self-tests included, nothing cached. Of a few rounds the best and the
-median are told: on a shared machine the best says what lint costs, the median what else was going on. The last line is
-JSON; exits 1 if the best of either is over its limit.
+A made-up taxonomy of five cheap kinds of graders lies in a git repository of its own; the real `ilab` is started, on
+two processors, and timed from its start to its end. Self-tests included, nothing cached. Of a few rounds the best and
+the median are told: on a shared machine the best says what lint costs, the median what else was going on. The last
+line is JSON; exits 1 if the best of either is over its limit.
 
     python tools/bench_lint.py --rounds 3
 """
@@ -40,10 +40,10 @@ GRADERS: Sequence[Mapping[str, Any]] = (
 SPLITS = ("train",) * 6 + ("val",) + ("test",) * 3
 
 
-def reference(kind: str, chance: random.Random) -> str:
+def reference(kind: str, chance: random.Random, index: int) -> str:
     match kind:
         case "label":
-            return chance.choice(["yes", "no"])
+            return ("yes", "no")[index % 2]
         case "number":
             return str(chance.randint(2, 99_999))
         case "date":
@@ -68,12 +68,12 @@ def write_skill(leaf: Path, number: int, tasks: int) -> None:
             {
                 "id": f"{number}-{index}",
                 "messages": [{"role": "user", "content": prompt}],
-                "reference": reference(kind, chance),
+                "reference": reference(kind, chance, index),
                 "group": f"{number}-{group}",
                 "split": SPLITS[group % len(SPLITS)],
             }
         )
-    seeds = [Seed(question=f"Seed {i} of skill {number}?", answer=reference(kind, chance)) for i in range(5)]
+    seeds = [Seed(question=f"Seed {i} of skill {number}?", answer=reference(kind, chance, i)) for i in range(5)]
     (leaf / "qna.yaml").write_text(qna_text("Say what it is.", seeds, "bench"), encoding="utf-8")
     (leaf / "grader.json").write_text(grader_text(grader), encoding="utf-8")
     (leaf / "tasks.jsonl").write_text("".join(f"{row_text(row)}\n" for row in rows), encoding="utf-8")

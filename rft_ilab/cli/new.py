@@ -166,11 +166,12 @@ def _told(taxonomy: Path, name: str, written: Imported, kind: str) -> None:
     click.echo("  attribution.txt  where the texts come from")
     lines([f"  {note}" for note in written.notes], err=False)
     lines([str(finding) for finding in written.warnings])
-    shown = "no gain" if target.detectable is None else f"a gain of {100 * target.detectable:.0f} points or more"
-    needed = "more than a million" if watched.needed is None else f"about {watched.needed:,} of them"
+    gain = "no gain" if target.detectable is None else f"a gain of {100 * target.detectable:.0f} points or more"
+    needed = "more than a million" if watched.needed is None else f"about {watched.needed:,}"
+    click.echo(f"{target.tasks} test tasks in {target.groups} groups can show {gain}.")
+    click.echo(f"To show that no {100 * watched.asked:.0f} points are lost, when others are trained, takes {needed}.")
     click.echo(
-        f"{target.tasks} test tasks can show {shown}; showing that no {100 * watched.asked:.0f} points were lost"
+        'One group in five is drawn for testing. Rows of one template or source need the same "group", which never'
     )
-    click.echo(f"takes {needed}. One group of tasks in five is drawn for testing; rows of one template or source share")
-    click.echo('a "group", which never crosses a split. `ilab rft plan` counts again as tasks.jsonl grows.')
+    click.echo("crosses a split. As tasks.jsonl grows, `ilab rft plan` counts again.")
     click.echo(f"next: ilab taxonomy lint --skill {name}, then ilab rft run --target {name}")

@@ -69,7 +69,7 @@ def style_problem(before: str, after: str) -> tuple[int, str]:
         )
         if holds
     ]
-    if "".join(before.split()) != "".join(after.split()) or not found:
+    if "".join(before.removeprefix(BOM).split()) != "".join(after.split()) or not found:
         found.append("another layout")
     return line, ", ".join(found)
 

@@ -7,6 +7,7 @@ nothing else, and ends with its input.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -99,7 +100,8 @@ class _Child:
         self._thread.join()
         for pipe in (self._process.stdin, self._process.stdout):
             if pipe is not None:
-                pipe.close()
+                with contextlib.suppress(BrokenPipeError):  # a request that nobody has read
+                    pipe.close()
 
 
 def main() -> None:
