@@ -79,8 +79,12 @@ def lint(
     if shown := render(findings, "json" if as_json else form, root):
         click.echo(shown)
     if not as_json and form != "json":
-        click.echo(f"{errors} errors, {len(findings) - errors} warnings", err=True)
+        click.echo(f"{_count(errors, 'error')}, {_count(len(findings) - errors, 'warning')}", err=True)
     ctx.exit(EXIT_ERROR if errors else 0)
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'s' * (number != 1)}"
 
 
 def _changed(taxonomy: Path, ref: str) -> tuple[tuple[str, ...], frozenset[str]]:

@@ -18,7 +18,7 @@ from rft_ilab.skills.importing.csv_file import read_table
 from rft_ilab.skills.importing.draft import MAX_SEEDS, MIN_SEEDS, Draft, ImportRefused, Problems, SourceRow
 from rft_ilab.skills.importing.openai_job import read_job_rows
 from rft_ilab.skills.tasks import REFERENCES
-from rft_ilab.skills.tree import NAME, graders_directory, load_skill
+from rft_ilab.skills.tree import NAME, graders_directory, leaf_names, load_skill
 from rft_ilab.store import write_atomic
 from rft_ilab.types import Seed, Split
 
@@ -118,8 +118,9 @@ def planned(taxonomy: Path, name: str, settings: Settings) -> tuple[SkillPlan, S
     """What the gate could show with the test tasks of a skill: as a target, and watched."""
     skill = load_skill(taxonomy, name, settings)
     wish = Wish(power=0.8, discordance=0.1, icc=0.5)
+    watched = sum(settings.skill(each).tier in ("critical", "supporting") for each in leaf_names(taxonomy))
     target = plan_skill(dataclasses.replace(skill, tier="target"), settings, wish)
-    return target, plan_skill(dataclasses.replace(skill, tier="supporting"), settings, wish)
+    return target, plan_skill(dataclasses.replace(skill, tier="supporting"), settings, wish, suites=max(watched, 1))
 
 
 def _numbered(rows: Sequence[SourceRow], short: str) -> list[SourceRow]:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 from click.testing import CliRunner, Result
 
@@ -95,9 +96,7 @@ def test_every_kind_of_the_menu_lints(taxonomy: Path, kind: str) -> None:
 def test_a_table_and_rows_are_read(taxonomy: Path, tmp_path: Path) -> None:
     table, rows = tmp_path / "doses.csv", tmp_path / "doses.jsonl"
     with table.open("w", newline="") as file:
-        csv.writer(file).writerows(
-            [["prompt", "answer", "group"], *[[*pair, f"g{i}"] for i, pair in enumerate(PAIRS * 1)]]
-        )
+        csv.writer(file).writerows([["prompt", "answer", "group"], *[[*pair, f"g{i}"] for i, pair in enumerate(PAIRS)]])
     with rows.open("w") as file:
         for prompt, answer in PAIRS:
             file.write(
@@ -198,15 +197,30 @@ def test_a_session_asks_in_the_order_in_which_one_thinks(taxonomy: Path) -> None
     assert not list((taxonomy.parent / "data").rglob("*.json")), "the answers are not kept any longer"
 
 
+def interrupted(taxonomy: Path, typed: list[str]) -> None:
+    """A session that ends with Ctrl-C when all has been typed."""
+    answers = iter(typed)
+
+    def line(question: str, default: str | None = None) -> str:
+        for answer in answers:
+            return answer or str(default)
+        raise click.Abort()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("rft_ilab.cli.questions._line", line)
+        assert run(taxonomy).exit_code == 1
+    assert list((taxonomy / "compositional_skills").iterdir()) == []
+
+
 @pytest.mark.usefixtures("terminal")
 def test_an_interrupted_session_goes_on(taxonomy: Path) -> None:
-    for typed in (TYPED[:4], TYPED[4:12]):
-        assert run(taxonomy, typed="\n".join(typed) + "\n").exit_code == 1, "the input ended: aborted"
-        assert list((taxonomy / "compositional_skills").iterdir()) == []
+    interrupted(taxonomy, TYPED[:4])
+    interrupted(taxonomy, TYPED[3:12])
     done = run(taxonomy, typed="\n".join(TYPED[14:]) + "\n")
     assert done.exit_code == 0, done.stdout + done.stderr
     assert "going on with the answers of before" in done.stdout and "Prompt 1:" not in done.stdout
-    assert len(lines_of(taxonomy / "compositional_skills/healthcare/refill_dose")) == 5
+    rows = lines_of(taxonomy / "compositional_skills" / "healthcare" / "refill_dose")
+    assert [row["reference"] for row in rows] == [answer for _, answer in PAIRS[:5]]
 
 
 @pytest.mark.usefixtures("terminal")
@@ -221,7 +235,7 @@ def test_after_a_refusal_only_the_grader_is_asked_again(taxonomy: Path) -> None:
 
 @pytest.mark.usefixtures("terminal")
 def test_again_forgets_and_labels_are_asked_for(taxonomy: Path) -> None:
-    run(taxonomy, typed="Something else.\n")
+    interrupted(taxonomy, ["Something else."])
     pairs = [part for i in range(5) for part in (f"Question {'abcde'[i]}?", "yes" if i % 2 else "no")]
     done = run(taxonomy, "--again", typed="\n".join(["Say yes or no.", *pairs, "", "label", "", "ann", "", ""]) + "\n")
     assert done.exit_code == 0, done.stdout + done.stderr
