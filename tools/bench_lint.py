@@ -128,7 +128,7 @@ def main() -> int:
         changed = taxonomy / "compositional_skills" / "area_0" / "skill_1" / "attribution.txt"
         changed.write_text("Title of work: made up again\n", encoding="utf-8")
         print(f"{options.skills:,} skills, {options.skills * options.tasks:,} tasks, {len(processors)} processors")
-        here = ["--taxonomy-path", taxonomy]
+        here: list[str | Path] = ["--taxonomy-path", taxonomy]
         for key, what, arguments, rounds in (
             ("lint_one_s", "one changed skill", [*here, "--changed", "main"], 3 * options.rounds),
             ("lint_1000_s", "all skills", here, options.rounds),

@@ -70,7 +70,7 @@ def read_examples(path: Path) -> list[SourceRow]:
     if path.suffix == ".csv":
         with contextlib.suppress(OSError, UnicodeDecodeError), path.open(encoding="utf-8-sig") as file:
             header = {cell.strip().strip('"') for cell in file.readline(1 << 16).replace(";", ",").split(",")}
-        more = {use: use for use in ("group", "split", "id") if use in header}
+        more: dict[str, str] = {use: use for use in ("group", "split", "id") if use in header}
         rows = list(read_table(path, {"prompt": "prompt", "reference": "answer", **more}, problems, None))
     else:
         rows = [_with_reference(one) for one in read_job_rows(path, problems, None)]
