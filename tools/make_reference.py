@@ -43,6 +43,7 @@ COMMANDS = {
     "ilab rft import openai": "rft_ilab.cli.import_:openai",
     "ilab rft import csv": "rft_ilab.cli.import_:csv_",
     "ilab rft import qna": "rft_ilab.cli.import_:qna",
+    "ilab rft export": "rft_ilab.cli.export:export",
     "ilab rft suites": "rft_ilab.cli.suites:suites",
     "ilab rft doctor": "rft_ilab.cli.doctor:doctor",
 }

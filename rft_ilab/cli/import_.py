@@ -28,15 +28,16 @@ licence_option = click.option(
 )
 force_option = click.option("--force", is_flag=True, help="Replace the files of a skill that is there.")
 dry_run_option = click.option("--dry-run", is_flag=True, help="Check everything and write nothing.")
+waivers_option = click.option(
+    "--waivers",
+    type=SOURCE,
+    help="File that says why a try to cheat the grader does not apply; becomes grader.waivers.json.",
+)
 common_options = options.stacked(
-    click.option(
-        "--description",
-        help="What the model is to do: the skill's description and system message. [default: the system message that "
-        "all rows share]",
-    ),
     click.option("--limit", type=click.IntRange(min=1), metavar="ROWS", help="Take only the first rows of each file."),
     created_by_option,
     licence_option,
+    waivers_option,
     force_option,
     dry_run_option,
 )
@@ -47,6 +48,14 @@ def check_grader(ctx: click.Context, parameter: click.Parameter, value: str | No
     """A kind of grader or a file. Raises BadParameter."""
     if value and value not in KINDS and not Path(value).is_file():
         raise click.BadParameter(f"{value!r} is neither a file nor one of {', '.join(KINDS)}")
+    return value
+
+
+def check_delimiter(ctx: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+    """One character that can stand between cells. Raises BadParameter."""
+    value = {"tab": "\t", "\\t": "\t"}.get(value or "", value)
+    if value is not None and (len(value) != 1 or value in '"\r\n\0'):
+        raise click.BadParameter(f"{value!r} is no single character that can stand between cells")
     return value
 
 
@@ -84,6 +93,11 @@ def import_() -> None:
     help="Field with a completion that the grader must accept. [default: the field that it accepts]",
 )
 @to_option
+@click.option(
+    "--description",
+    help="What the model is to do: the skill's description and system message. [default: the system message that all "
+    "rows share]",
+)
 @options.taxonomy_option
 @common_options
 @handled
@@ -99,6 +113,7 @@ def openai(
     limit: int | None,
     created_by: str | None,
     licence: str,
+    waivers: Path | None,
     force: bool,
     dry_run: bool,
 ) -> None:
@@ -112,7 +127,7 @@ def openai(
             description=description, limit=limit, created_by=created_by or contributor(taxonomy_path), licence=licence,
         )  # fmt: skip
 
-    bring(taxonomy_path, name, draft, FILES, force, dry_run)
+    bring(taxonomy_path, name, draft, FILES, waivers, force, dry_run)
 
 
 @import_.command("csv")
@@ -123,8 +138,16 @@ def openai(
 @click.option("--split", metavar="COLUMN", help="Column with train, val or test. [default: drawn by group]")
 @click.option("--id", "id_", metavar="COLUMN", help="Column with an id of the row.")
 @grader_option
-@click.option("--delimiter", metavar="CHARACTER", help="[default: the one of , ; tab | that fits the header]")
+@click.option(
+    "--delimiter",
+    metavar="CHARACTER",
+    callback=check_delimiter,
+    help="What is between cells; `tab` is a tab. [default: the one of , ; tab | that fits the header]",
+)
 @to_option
+@click.option(
+    "--description", required=True, help="What the model is to do: the skill's description and system message."
+)
 @options.taxonomy_option
 @common_options
 @handled
@@ -139,14 +162,15 @@ def csv_(
     delimiter: str | None,
     name: str,
     taxonomy_path: Path,
-    description: str | None,
+    description: str,
     limit: int | None,
     created_by: str | None,
     licence: str,
+    waivers: Path | None,
     force: bool,
     dry_run: bool,
 ) -> None:
-    """A table with a header, one task a row; needs --description."""
+    """A table with a header, one task a row."""
     from rft_ilab.pipeline.importing_csv import draft_table
     from rft_ilab.skills.leaf import FILES
 
@@ -159,7 +183,7 @@ def csv_(
             created_by=created_by or contributor(taxonomy_path), licence=licence,
         )  # fmt: skip
 
-    bring(taxonomy_path, name, draft, FILES, force, dry_run)
+    bring(taxonomy_path, name, draft, FILES, waivers, force, dry_run)
 
 
 @import_.command()
@@ -171,6 +195,7 @@ def csv_(
 @options.taxonomy_option
 @created_by_option
 @licence_option
+@waivers_option
 @force_option
 @dry_run_option
 @handled
@@ -181,6 +206,7 @@ def qna(
     taxonomy_path: Path,
     created_by: str | None,
     licence: str,
+    waivers: Path | None,
     force: bool,
     dry_run: bool,
 ) -> None:
@@ -194,12 +220,13 @@ def qna(
             licence=licence,
         )  # fmt: skip
 
-    bring(taxonomy_path, name, draft, FILES if qna_file else (GRADER, TASKS), force, dry_run)
+    bring(taxonomy_path, name, draft, FILES if qna_file else (GRADER, TASKS), waivers, force, dry_run)
 
 
 def bring(
-    taxonomy: Path, name: str, draft: Callable[[], Draft], files: Sequence[str], force: bool, dry_run: bool
-) -> None:
+    taxonomy: Path, name: str, draft: Callable[[], Draft], files: Sequence[str], waivers: Path | None, force: bool,
+    dry_run: bool,
+) -> None:  # fmt: skip
     """Make the draft, prove and write it, and say so; or say what is to be repaired and leave with exit code 2.
 
     ``files`` must not be there without ``force``, which is found out before anything is read.
@@ -210,7 +237,9 @@ def bring(
 
     free_place(taxonomy, name, files, force=force)
     try:
-        told(bring_in(taxonomy, name, draft(), force=force, dry_run=dry_run), name, dry_run)
+        made = draft()
+        made.waivers = waivers
+        told(bring_in(taxonomy, name, made, force=force, dry_run=dry_run), name, dry_run)
     except ImportRefused as refused:
         refuse(refused)
 

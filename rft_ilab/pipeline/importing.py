@@ -17,6 +17,7 @@ from rft_ilab.grading.engine import SkillGrader, grader_of
 from rft_ilab.grading.proof.golden import Finding, rollout
 from rft_ilab.grading.proof.lint import lint_taxonomy
 from rft_ilab.grading.proof.prove import REMOTE, has_part
+from rft_ilab.grading.proof.waivers import SUFFIX
 from rft_ilab.skills.importing.draft import (
     MIN_SEEDS,
     Draft,
@@ -30,10 +31,12 @@ from rft_ilab.skills.importing.draft import (
 )
 from rft_ilab.skills.importing.openai_job import reference_fields, with_reference
 from rft_ilab.skills.leaf import ATTRIBUTION, GRADER, QNA, TASKS, put_files, qna_text, rows_text, value_text
+from rft_ilab.skills.reading import read_text
 from rft_ilab.skills.tasks import task_from_row
-from rft_ilab.skills.tree import ROOT, expand, graders_directory
+from rft_ilab.skills.tree import MAX_GRADER_BYTES, ROOT, expand, graders_directory
 from rft_ilab.types import Skill, Task, digest
 
+WAIVERS = f"grader{SUFFIX}"
 PROBE = 64  # rows on which fields that may be the reference are tried
 LINE = re.compile(r"(?<=(?:as|of|on) line )(\d+)$")
 
@@ -77,8 +80,9 @@ def bring_in(taxonomy: Path, name: str, draft: Draft, *, force: bool = False, dr
         TASKS: rows_text([one.row for one in rows]),
         ATTRIBUTION: draft.attribution,
         **draft.files,
+        **({WAIVERS: read_text(draft.waivers, MAX_GRADER_BYTES)} if draft.waivers else {}),
     }
-    warnings = _proven(taxonomy, name, files, rows, draft.blame)
+    warnings = _proven(taxonomy, name, files, rows, draft)
     written = {file: text for file, text in files.items() if file not in draft.kept}
     leaf = skill.directory if dry_run else put_files(taxonomy, name, written, force=force)
     splits = Counter[str](task.split for _, task in tasks)
@@ -146,14 +150,14 @@ def _tasks(skill: Skill, rows: Sequence[SourceRow]) -> list[tuple[SourceRow, Tas
             tasks.append((one, task_from_row(skill, dict(one.row), one.file, one.line)))
         except SkillError as error:
             problems.add(error)
-    for error in conflicts(tasks):
-        problems.add(error)
+    for conflict in conflicts(tasks):
+        problems.add(conflict)
     problems.stop()
     return tasks
 
 
 def _proven(
-    taxonomy: Path, name: str, files: Mapping[str, str], rows: Sequence[SourceRow], blame: Path
+    taxonomy: Path, name: str, files: Mapping[str, str], rows: Sequence[SourceRow], draft: Draft
 ) -> list[Finding]:
     """Lint the leaf in a copy; its warnings, at the lines of the source. Raises ImportRefused for its errors."""
     with tempfile.TemporaryDirectory(prefix="rft-import-") as made:
@@ -162,25 +166,27 @@ def _proven(
         if (graders := graders_directory(taxonomy)).is_dir():
             shutil.copytree(graders, Path(made) / "graders", symlinks=True)
         leaf = put_files(stage, name, files)
-        findings = [_at_source(f, leaf, rows, blame) for f in lint_taxonomy(stage, Settings(), only=[name])]
+        findings = [_at_source(f, leaf, rows, draft) for f in lint_taxonomy(stage, Settings(), only=[name])]
     errors = [f for f in findings if f.severity == "error"]
     if errors:
         raise ImportRefused([SkillError(f.message, where=f.file, line=f.line, fix=f.fix) for f in errors])
     return findings
 
 
-def _at_source(finding: Finding, leaf: Path, rows: Sequence[SourceRow], blame: Path) -> Finding:
+def _at_source(finding: Finding, leaf: Path, rows: Sequence[SourceRow], draft: Draft) -> Finding:
     """A finding in the copied leaf as one in the file that the leaf was made of."""
 
     def source(line: int) -> SourceRow:
         return rows[min(max(line, 1), len(rows)) - 1]
 
     message = finding.message
-    file, line = blame, finding.line if finding.file.name == GRADER and finding.file.parent == leaf else None
+    file, line = draft.blame, finding.line if finding.file == leaf / GRADER else None
     if finding.file == leaf / TASKS:
         message = LINE.sub(lambda found: str(source(int(found[1])).line), message)
         one = source(finding.line or 1)
         file, line = one.file, one.line if finding.line else None
+    elif finding.file == leaf / WAIVERS and draft.waivers is not None:
+        file, line = draft.waivers, finding.line
     elif finding.file.parent != leaf:
         file, line = finding.file, finding.line
     return Finding(severity=finding.severity, message=message, file=file, line=line, fix=finding.fix)

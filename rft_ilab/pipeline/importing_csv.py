@@ -45,7 +45,7 @@ def choose_grader(
 ) -> tuple[Mapping[str, Any], Path, list[str]]:
     """The grader, the file to blame for it, and what is to be said of the choice. Raises SkillError, ImportRefused."""
     short = name.rsplit("/", 1)[-1]
-    if given in KINDS:
+    if given is not None and given in KINDS:
         return grader_of_kind(given, references, short), source, []
     if given:
         grader, notes = read_job_grader(Path(given))

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rft_ilab.errors import SkillError
-from rft_ilab.grading.propose import MAX_LABEL
+from rft_ilab.grading.propose import MAX_LABEL, propose
 from rft_ilab.pipeline.importing_csv import choose_grader
 from rft_ilab.skills.importing.draft import Draft, ImportRefused, SourceRow, attribution
 from rft_ilab.skills.leaf import ATTRIBUTION, QNA
@@ -36,7 +36,8 @@ def draft_qna(
         raise SkillError(what, where=source, line=line_of(node, "document"), fix="import a skill")
     lines = [line_of(node, "seed_examples", index, "answer") for index in range(len(seeds))]
     left_out = [] if grader else _free_text(seeds)
-    rows, notes = [], []
+    rows: list[SourceRow] = []
+    notes: list[str] = []
     for index, (seed, line) in enumerate(zip(seeds, lines, strict=True)):
         if index in left_out:
             size = len(seed.answer.strip())
@@ -68,9 +69,7 @@ def draft_qna(
 
 
 def _free_text(seeds: Sequence[Seed]) -> list[int]:
-    """Indices of the seeds with long answers, where there are also short ones."""
-    from rft_ilab.grading.propose import propose
-
+    """Indices of the seeds with long answers, unless a grader fits all answers as they are."""
     if propose([seed.answer for seed in seeds], "any") is not None:
         return []
     return [i for i, seed in enumerate(seeds) if len(seed.answer.strip()) > MAX_LABEL or "\n" in seed.answer.strip()]

@@ -10,14 +10,13 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from rft_ilab.disk import PARTIAL, full_disk_named, make_directory, put_in_place
+from rft_ilab.disk import make_directory, put_in_place, staged
 from rft_ilab.errors import SkillError
 from rft_ilab.skills.reading import MAX_YAML_BYTES
 from rft_ilab.skills.style import grader_text, row_text
@@ -60,17 +59,12 @@ def put_files(taxonomy: Path, name: str, files: Mapping[str, str], *, force: boo
     Without ``force`` a file that is there is an error; with it the file is replaced.
     """
     leaf = free_place(taxonomy, name, files, force=force)
-    with full_disk_named(leaf), _parents(leaf.parent):
-        fresh = Path(tempfile.mkdtemp(dir=leaf.parent, prefix=f".{leaf.name[:100]}.", suffix=PARTIAL))
-        try:
-            if leaf.is_dir():
-                shutil.copytree(leaf, fresh, symlinks=True, dirs_exist_ok=True)
-            for file, text in files.items():
-                (fresh / file).write_text(text, encoding="utf-8", newline="")
-            _usual_mode(fresh)
-            put_in_place(fresh, leaf)
-        finally:
-            shutil.rmtree(fresh, ignore_errors=True)
+    with _parents(leaf.parent), staged(leaf) as fresh:
+        if leaf.is_dir():
+            shutil.copytree(leaf, fresh, symlinks=True, dirs_exist_ok=True)
+        for file, text in files.items():
+            (fresh / file).write_text(text, encoding="utf-8", newline="")
+        put_in_place(fresh, leaf)
     return leaf
 
 
@@ -141,7 +135,7 @@ _Dumper.add_representer(str, _text)
 
 
 @contextlib.contextmanager
-def _parents(directory: Path) -> Any:
+def _parents(directory: Path) -> Iterator[None]:
     """Make ``directory``; if what is done inside fails, those that were made for it and are empty go again."""
     made = [path for path in (directory, *directory.parents) if not path.exists()]
     make_directory(directory)
@@ -152,10 +146,3 @@ def _parents(directory: Path) -> Any:
             with contextlib.suppress(OSError):
                 path.rmdir()
         raise
-
-
-def _usual_mode(directory: Path) -> None:
-    """The mode that mkdir gives: mkdtemp makes directories which only their owner may enter."""
-    mask = os.umask(0o022)
-    os.umask(mask)
-    directory.chmod(0o777 & ~mask)

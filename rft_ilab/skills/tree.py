@@ -137,6 +137,10 @@ def read_qna(path: Path) -> tuple[str, tuple[Seed, ...]]:
                 what = f"{key} of seed example {index + 1} must be a text, not {value!r}"
                 raise SkillError(what, where=path, line=line, fix="quote it")
         seeds.append(Seed(question=example["question"], answer=example["answer"], context=example.get("context")))
+    if has_lone_surrogate([description, [[seed.question, seed.answer, seed.context] for seed in seeds]]):
+        raise SkillError(
+            "a text holds half a character (lone surrogate)", where=path, fix="write it without \\u escapes"
+        )
     return description.strip(), tuple(seeds)
 
 

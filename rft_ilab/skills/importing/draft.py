@@ -54,6 +54,7 @@ class Draft:
 
     Without ``seeds`` they are chosen among the training tasks. ``files`` are texts to write instead of what would be
     made of description, seeds and attribution; those in ``kept`` are in the leaf already and are not written again.
+    ``waivers`` is a file to take along as ``grader.waivers.json``.
     """
 
     description: str
@@ -65,6 +66,7 @@ class Draft:
     seeds: tuple[Seed, ...] = ()
     files: Mapping[str, str] = field(default_factory=dict)
     kept: frozenset[str] = frozenset()
+    waivers: Path | None = None
     notes: list[str] = field(default_factory=list)
 
 

@@ -19,6 +19,7 @@ from rft_ilab.skills.tasks import REFERENCES, parse_row
 
 FIELD = re.compile(r"\{\{\s*item\.([^{}\s]+)\s*\}\}")
 SERVED = ("image_tag",)  # keys of OpenAI's graders that say where they run
+ROLES = {"developer": "system"}
 TEXT_PARTS = ("text", "input_text")
 
 
@@ -90,9 +91,13 @@ def _normalised(row: dict[str, Any], path: Path, line: int) -> dict[str, Any]:
             if not all(isinstance(part, dict) and part.get("type") in TEXT_PARTS for part in parts):
                 raise bad(f"message {index + 1} has parts that are no text", "images and audio are not supported")
             kept["content"] = "".join(str(part.get("text", "")) for part in parts)
-        if kept.get("role") == "developer":
-            kept["role"] = "system"
-        turns.append(kept)
+        if (
+            set(kept) != {"role", "content"}
+            or not isinstance(kept["role"], str)
+            or not isinstance(kept["content"], str)
+        ):
+            raise bad(f"message {index + 1} must have exactly role and content, both texts", "remove or add the key")
+        turns.append({"role": ROLES.get(kept["role"], kept["role"]), "content": kept["content"]})
     fields = {key: value for key, value in row.items() if key not in ("messages", "tools")}
     if isinstance(split := fields.get("split"), str):
         fields["split"] = SPLITS.get(split.strip().lower(), split)

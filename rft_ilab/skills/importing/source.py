@@ -31,15 +31,13 @@ def source_lines(path: Path, limit: int | None = None) -> Iterator[tuple[int, st
     taken = size = 0
     with _opened(path) as file:
         number = 0
-        while data := file.readline(MAX_LINE_BYTES + 1):
+        while taken != limit and (data := file.readline(MAX_LINE_BYTES + 1)):
             number += 1
             if len(data) > MAX_LINE_BYTES:
                 fix = "is it the right file, with one row a line?"
                 raise SkillError(f"a line of more than {MAX_LINE_BYTES >> 20} MB", where=path, line=number, fix=fix)
             text = _decoded(data, path, number)
             if text.strip():
-                if limit is not None and taken == limit:
-                    return
                 taken, size = taken + 1, size + len(data)
                 if taken > MAX_ROWS or size > MAX_BYTES:
                     what = f"more than {MAX_ROWS:,} lines, or {MAX_BYTES >> 20} MB of them"
