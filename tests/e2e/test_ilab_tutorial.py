@@ -84,5 +84,5 @@ def test_what_is_recorded_says_so() -> None:
     """Only training and judging are, and these blocks show what was printed, not a command alone."""
     recorded = [block for block in blocks() if block.before.startswith(RECORDED)]
     commands = [command for block in recorded for command, _ in steps(block)]
-    assert commands and all(re.match(r"ilab rft (run|report|pr)\b", command) for command in commands)
+    assert commands and all(re.match(r"ilab rft (run|report)\b", command) for command in commands)
     assert all(output.strip() for block in recorded for _, output in steps(block))
