@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
+
 from tests.unit.repositories import SETTINGS, commit_all
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -41,6 +43,7 @@ def steps(block: Block) -> list[tuple[str, str]]:
     return [(command, output) for command, _, output in (part.partition("\n") for part in parts[1:])]
 
 
+@pytest.mark.slow
 def test_every_block_of_the_tutorial(initialised, tmp_path: Path) -> None:
     repository = tmp_path / "skills"
     for name in ("taxonomy", "graders"):
