@@ -23,7 +23,7 @@ KEYS: Mapping[str, tuple[str, ...]] = {
     "label_model": ("input", "model", "labels", "passing_labels"),
     "python": ("source", "image_tag"),
 }
-TEXT_DEFAULTS = {"rule": "squad", "score": "equal", "alternatives": False, "tags": False}
+TEXT_DEFAULTS = {"rule": "squad", "score": "equal", "alternatives": False, "tags": False, "after": "", "before": ""}
 WHOLE_TEXT = {**TEXT_DEFAULTS, "rule": "exact"}
 TOP = ("string_check", "text_similarity", "score_model", "python", "multi")
 ANSWER = re.compile(r"\{\{\s*sample\.output_text\s*\}\}")

@@ -15,7 +15,8 @@ from typing import Any
 
 from rft_ilab.config import FILE_NAME
 from rft_ilab.errors import SkillError
-from rft_ilab.skills.revision import Revision, find_revision, run_git
+from rft_ilab.skills.gitobjects import ask
+from rft_ilab.skills.revision import Revision, find_revision
 from rft_ilab.skills.tree import ROOT, shared_names
 
 MAX_SETTINGS_BYTES = 1 << 20
@@ -61,7 +62,7 @@ def find_changes(taxonomy: Path, ref: str, names: Collection[str]) -> Changes:
 
 def _merge_base(revision: Revision) -> str:
     """Where the branch left the other one; its tip where both share no history (or a shallow clone does not know)."""
-    found, _ = run_git(revision.repository, "merge-base", revision.commit, "HEAD")
+    found, _ = ask(revision.repository, "merge-base", revision.commit, "HEAD")
     return found.decode().strip() if found else revision.commit
 
 
@@ -70,7 +71,7 @@ def _changed(revision: Revision, base: str, wanted: Iterable[PurePosixPath]) -> 
     among = ["--", *map(str, wanted)]
     differs = ["diff", "--name-only", "-z", "--no-renames", "--no-ext-diff", "--no-textconv", base, *among]
     for arguments in (differs, ["ls-files", "--others", "--exclude-standard", "-z", *among]):
-        listing, complaint = run_git(revision.repository, *arguments)
+        listing, complaint = ask(revision.repository, *arguments)
         if listing is None:
             raise SkillError(f"git cannot compare with {revision.ref}: {complaint}", where=revision.repository)
         yield from (PurePosixPath(os.fsdecode(name)) for name in listing.split(b"\0") if name)
@@ -78,7 +79,7 @@ def _changed(revision: Revision, base: str, wanted: Iterable[PurePosixPath]) -> 
 
 def _reconfigured(revision: Revision, base: str, taxonomy: Path) -> set[str]:
     """Names of the skills whose table in ``rft.toml`` differs. A file that cannot be read has no tables."""
-    before, _ = run_git(revision.repository, "cat-file", "blob", f"{base}:{revision.inside / FILE_NAME}")
+    before, _ = ask(revision.repository, "cat-file", "blob", f"{base}:{revision.inside / FILE_NAME}")
     path = taxonomy / FILE_NAME
     here = path.read_bytes() if path.is_file() and path.stat().st_size <= MAX_SETTINGS_BYTES else b""
     old, new = _tables(before or b""), _tables(here)
