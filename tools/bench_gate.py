@@ -9,15 +9,15 @@ regress`` judges again in fresh processes: it reads skills and tasks, looks up e
 statistics and writes verdict and report. ``gate_s`` is the median wall time of that, ``peak_rss_mb`` its largest
 resident set. ``warm_regress_s`` is the same on the shipped taxonomy, started by ``make`` as ``make regress`` does.
 
-``false_pass`` and ``false_fail`` are the gate's error rates over ``--repetitions`` made-up pairs of models each, on a
-target that gains and nine watched skills (right or wrong answers, in clusters of two): one watched skill is worse by
-exactly its margin; no watched skill differs but by chance. CPU times stand beside the wall times, for
-machines that others use, too. The last line is one JSON object.
+``false_pass`` and ``false_fail`` are error rates of the gate's rules over ``--repetitions`` made-up pairs of models
+each, on nine watched skills: one is worse by exactly its margin, and passes; none differs but by chance, and any fails.
+CPU times stand beside the wall times, for machines that others use, too. The last line is one JSON object.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import os
 import random
@@ -208,62 +208,18 @@ def fill(taxonomy: Path, run: Path, baseline: Path) -> None:
     gate.regress(request, console=Console(stderr=True, quiet=True))
 
 
-def error_rates(repetitions: int, tasks: int = 200, cluster: int = 2, watched: int = 9) -> tuple[float, float]:
-    """Shares of made-up gates that pass with one watched skill worse by its margin, and fail with nothing different.
+def error_rates(repetitions: int) -> tuple[float, float]:
+    """How often a watched skill that lost its margin passes, among nine, and any of nine unchanged ones fails.
 
-    Binary scores; whole clusters of ``cluster`` tasks change together. One target, which gains 15 points.
+    Made-up right and wrong answers to 200 tasks in pairs that move together (:mod:`rft_ilab.regress.simulation`).
     """
-    import numpy as np
-
     from rft_ilab.config import GateSettings
-    from rft_ilab.regress.gate import judge
-    from rft_ilab.regress.verdict import Answer, TargetInput, TaskResult, WatchedInput
+    from rft_ilab.regress.simulation import World, family_rates
 
-    settings, churn, base = GateSettings(), 0.05, 0.7
-    chance = np.random.default_rng(0)
-
-    def sides(loss: float) -> tuple[list[TaskResult], list[TaskResult]]:
-        fate_N = np.repeat(chance.random(-(-tasks // cluster)), cluster)[:tasks]
-        right_N = chance.random(tasks) < base
-        worse, better = churn + max(loss, 0.0), churn + max(-loss, 0.0)
-        down_N, up_N = right_N & (fate_N < worse / base), ~right_N & (fate_N > 1.0 - better / (1.0 - base))
-        return results(right_N), results((right_N & ~down_N) | up_N)
-
-    def results(right_N: Any) -> list[TaskResult]:
-        return [
-            TaskResult(
-                task_id=f"t{i}",
-                group=f"g{i // cluster}",
-                cls=None,
-                reference="",
-                prompt="",
-                greedy=Answer(score=float(right)),
-                sampled=(float(right),) * 2,
-            )
-            for i, right in enumerate(right_N)
-        ]
-
-    def outcome(loss: float) -> str:
-        before, after = sides(-0.15)
-        target = TargetInput(skill="target", before={"zero-shot": before}, after=after)
-        suites = []
-        for number in range(watched):
-            before, after = sides(loss if number == 0 else 0.0)
-            suites.append(
-                WatchedInput(
-                    skill=f"watched {number}",
-                    tier="supporting",
-                    margin=settings.margin,
-                    prompt_label="zero-shot",
-                    before=before,
-                    after=after,
-                )
-            )
-        return str(judge([target], suites, settings, {"id": "b", "name": "b"}, {"id": "c", "name": "c"})["outcome"])
-
-    harmed = [outcome(settings.margin) for _ in range(repetitions)]
-    same = [outcome(0.0) for _ in range(repetitions)]
-    return harmed.count("PASS") / repetitions, same.count("FAIL") / repetitions
+    settings, same = GateSettings(), World(tasks=200, size=2, icc=1.0)
+    lost = dataclasses.replace(same, delta=-settings.margin)
+    harmed = family_rates([lost, *[same] * 8], settings, repetitions)
+    return harmed.any_false_pass, family_rates([same] * 9, settings, repetitions).any_fail
 
 
 def main() -> int:

@@ -1,7 +1,7 @@
-"""Error rates of the gate by simulation: ``python tools/simulate_gate.py [--runs N] [--peers]``.
+"""Error rates of the gate by simulation: ``python tools/simulate_gate.py [--runs N] [--peers | --unequal]``.
 
 Prints a table and, as the last line, JSON. Exit code 1 if a rate exceeds what is promised by more than chance allows.
-``--peers`` compares other rules on the same outcomes instead.
+``--peers`` compares other rules on the same outcomes instead, ``--unequal`` shows suites of few large groups.
 """
 
 from __future__ import annotations
@@ -91,6 +91,7 @@ def main() -> int:
     parser.add_argument("--tasks", type=int, nargs="+", default=[20, 60, 150, 500, 2000])
     parser.add_argument("--family-runs", type=int, default=200, help="repetitions with 10 suites (with 40: a quarter)")
     parser.add_argument("--peers", action="store_true", help="compare with other rules on the same outcomes")
+    parser.add_argument("--unequal", action="store_true", help="suites in which few large groups carry the weight")
     parser.add_argument("--json-rows", action="store_true", help="put every world into the last line")
     arguments = parser.parse_args()
     settings = GateSettings()
@@ -98,6 +99,11 @@ def main() -> int:
         from compare_rules import peers  # type: ignore[import-not-found]  # beside this file
 
         print(json.dumps(peers(settings, arguments.runs, arguments.seed)))
+        return 0
+    if arguments.unequal:
+        from unequal_groups import unequal_groups  # type: ignore[import-not-found]
+
+        print(json.dumps(unequal_groups(arguments.runs)))
         return 0
     began = time.perf_counter()
     found = [rates(world, settings, arguments.runs, arguments.seed) for world in standard_worlds(arguments.tasks)]

@@ -43,6 +43,12 @@ class Outputs:
     markdown: Path | None = None
     output_dir: Path | None = None
 
+    def clear(self) -> None:
+        """Remove the files of an earlier verdict: after an error none shall be there that could pass for an answer."""
+        for path in (self.junit, self.markdown):
+            if path:
+                path.unlink(missing_ok=True)
+
     def write(self, report: RunReport) -> None:
         """Write the files and say so on stderr. Raises DiskError when there is no room."""
         from rft_ilab.report.junit import write_junit

@@ -13,12 +13,13 @@ import click
 from rft_ilab.cli import options
 from rft_ilab.cli.failures import handled
 from rft_ilab.cli.outcome import conclude
-from rft_ilab.cli.outputs import output_options
+from rft_ilab.cli.outputs import Outputs, output_options
 from rft_ilab.errors import RunError
 from rft_ilab.store import is_trained
 
 if TYPE_CHECKING:
     from rft_ilab.pipeline.judging import Base
+    from rft_ilab.pipeline.sequential import Method
 
 BATCH = 32
 
@@ -59,8 +60,13 @@ BATCH = 32
 @options.ray_option
 @click.option(
     "--until-decided",
-    is_flag=True,
-    help="Draw tasks in batches and stop with a skill as soon as it is decided; error rates stay as they are.",
+    "method",
+    type=click.Choice(["auto", "anytime", "scheduled"]),
+    is_flag=False,
+    flag_value="auto",
+    help="Draw tasks in batches and stop with a skill as soon as it is decided; error rates stay as they are. By bets, "
+    "which hold at any time (anytime), or looks fixed beforehand (scheduled). [default, if given without a word: bets "
+    "wherever a suite's groups let them win]",
 )
 @click.option(
     "--batch",
@@ -92,7 +98,7 @@ def regress(
     suites: tuple[str, ...],
     lm_eval_include: Path | None,
     ray: str,
-    until_decided: bool,
+    method: Method | None,
     batch: int | None,
     repeats: int | None,
     history: Path | None,
@@ -103,18 +109,20 @@ def regress(
     Compares candidate and baseline on the test tasks of every skill, task by task. Answers are cached, so that
     repeating costs only what changed. Needs no training run: --model and --baseline suffice.
 
-    Exit code: 0 PASS, 1 FAIL (the skills are named), 2 INCONCLUSIVE or an error.
+    Exit code: 0 PASS, 1 FAIL (the skills are named), 2 INCONCLUSIVE or an error. After an error the files of --junit
+    and --markdown are not there.
     """
     from rft_ilab import pipeline
 
-    if batch and not until_decided:
+    if batch and not method:
         raise click.UsageError("--batch goes with --until-decided")
-    if repeats and until_decided:
+    if repeats and method:
         raise click.UsageError("--aa judges whole suites; it does not go with --until-decided")
     if repeats and (history or any(outputs.values())):
         raise click.UsageError("--aa gives no verdict: nothing for --history, --junit, --markdown or --output-dir")
     if no_target and targets:
         raise click.UsageError("--target and --no-target exclude each other")
+    Outputs(**outputs).clear()
     with _judging(taxonomy_path, base) as judges:
         taxonomy = judges.taxonomy if judges else taxonomy_path
         directory, name = _compared_with(taxonomy, baseline, judges)
@@ -140,8 +148,13 @@ def regress(
             result = pipeline.against_itself(request, model, repeats, console=options.progress())
             click.echo(aa_sentence(result))
             ctx.exit(1 if result["exceeds"] else 0)
-        batch = (batch or BATCH) if until_decided else None
-        verdict = pipeline.regress(request, candidate=model, batch=batch, console=options.progress())
+        verdict = pipeline.regress(
+            request,
+            candidate=model,
+            batch=(batch or BATCH) if method else None,
+            method=method or "auto",
+            console=options.progress(),
+        )
         conclude(ctx, run, verdict, **outputs)
 
 

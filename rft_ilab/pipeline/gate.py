@@ -22,7 +22,7 @@ from rft_ilab.pipeline.inputs import Targets, Watched, judge_inputs
 from rft_ilab.pipeline.question import KEY, question_of
 from rft_ilab.pipeline.request import Request, Workspace, local_policy, measure_speed, run_model, with_own_targets
 from rft_ilab.pipeline.screen import Screen
-from rft_ilab.pipeline.sequential import Drawn, at_once, until_decided
+from rft_ilab.pipeline.sequential import Drawn, Early, Method, at_once, until_decided
 from rft_ilab.pipeline.suites import suite_environments
 from rft_ilab.regress.gate import judge
 from rft_ilab.results import FILE, Measured, write_results
@@ -32,13 +32,18 @@ from rft_ilab.types import Policy
 
 @few_collections()
 def regress(
-    request: Request, candidate: Path | None = None, *, batch: int | None = None, console: Console
+    request: Request,
+    candidate: Path | None = None,
+    *,
+    batch: int | None = None,
+    method: Method = "auto",
+    console: Console,
 ) -> dict[str, Any]:
     """Judge ``candidate`` (default: the run's model) against the baseline; writes ``gate/verdict.json``.
 
     Generations and grades come from the cache where nothing changed. With ``batch``, suites are drawn in batches of so
-    many tasks until they are decided; both models are then in memory. Raises RunError or PolicyError when there is no
-    model to judge.
+    many tasks until they are decided, by ``method``; both models are then in memory. Raises RunError or PolicyError
+    when there is no model to judge.
     """
     request = with_own_targets(request)
     space, screen = Workspace(request), Screen(console)
@@ -66,8 +71,17 @@ def regress(
         drawn = Drawn(targets=targets, watched=watched, looks={}, before={}, after={})
         if batch:
             asks = at_once(baseline.measure, everything) if request.baseline else baseline.measure
-            candidate_asks = partial(gauge.measure, policy)
-            drawn = until_decided(asks, candidate_asks, targets, watched, space.settings.gate, batch, screen)
+            drawn = until_decided(
+                asks,
+                partial(gauge.measure, policy),
+                targets,
+                watched,
+                space.settings.gate,
+                Early(batch=batch, method=method),
+                run,
+                [baseline.id, policy.id],
+                screen,
+            )
             everything, asked = _asked(drawn.targets, drawn.watched)
             rollouts = sum(m.calls * (1 + m.suite.samples) for m in everything + asked)
         before, after = drawn.before, drawn.after

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from rft_ilab.pipeline.gauge import Measurement, label
-from rft_ilab.regress.sequential import Look
+from rft_ilab.regress.anytime import Stage
 from rft_ilab.regress.verdict import TargetInput, TaskResult, WatchedInput
 
 Targets = Mapping[str, Sequence[Measurement]]  # by skill; the first prompt is the one the candidate is asked with
@@ -18,7 +18,7 @@ def judge_inputs(
     watched: Watched,
     before: Results,
     after: Results,
-    looks: Mapping[str, Look],
+    looks: Mapping[str, Stage],
     note: Callable[[str], str] = lambda skill: "",
 ) -> tuple[list[TargetInput], list[WatchedInput]]:
     """``looks`` by skill, where a suite was not measured at once; ``note`` says why a skill's baseline has gaps."""

@@ -1,24 +1,41 @@
 """``ilab model regress --until-decided``: tasks in batches, a look after each, no more of a suite than decides it.
 
 What is left out is saved on both models. All answers go through the cache, so that judging the whole suite later pays
-for the rest alone.
+for the rest alone. Where bets decide, the run remembers what was drawn (:mod:`rft_ilab.pipeline.drawn`): the next time
+the drawing goes on from there, in batches of any size, with the tasks that were added since.
 """
 
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
 from rft_ilab.config import GateSettings
+from rft_ilab.pipeline.drawn import Stretch, drawn_before, file_of, group_digests, keep
 from rft_ilab.pipeline.gauge import Measurement
 from rft_ilab.pipeline.inputs import Targets, Watched, judge_inputs
 from rft_ilab.pipeline.screen import Screen
+from rft_ilab.regress.anytime import Course, Stage, by_bets
+from rft_ilab.regress.betting import Terms
 from rft_ilab.regress.classes import majority
 from rft_ilab.regress.gate import judge
 from rft_ilab.regress.sequential import Look, batches, schedule
 from rft_ilab.regress.verdict import TaskResult
+from rft_ilab.store import Run
+
+Method = Literal["auto", "anytime", "scheduled"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Early:
+    """How to stop early. ``auto``: bets where the sizes of a suite's groups let them win, else scheduled looks."""
+
+    batch: int
+    method: Method = "auto"
 
 
 @dataclass(frozen=True)
@@ -27,7 +44,7 @@ class Drawn:
 
     targets: dict[str, list[Measurement]]
     watched: dict[str, Measurement]
-    looks: dict[str, Look]
+    looks: dict[str, Stage]
     before: dict[str, list[TaskResult]]
     after: dict[str, list[TaskResult]]
 
@@ -53,28 +70,57 @@ def at_once(ask: Ask, suites: Sequence[Measurement]) -> Ask:
 
 @dataclass
 class Drawing:
-    """A skill's suite while it is drawn. ``prompts``: the baseline answers all, the candidate the first."""
+    """A skill's suite while it is drawn. ``prompts``: the baseline answers all, the candidate the first.
+
+    ``looks``: one a batch. ``file``: where bets keep what was drawn, ``stretches`` what was there.
+    """
 
     prompts: Sequence[Measurement]
     batches: Sequence[Sequence[int]]
-    looks: Sequence[Look]
+    looks: Sequence[Stage]
+    file: Path | None = None
+    stretches: Sequence[Stretch] = ()
     taken: int = 0
     before: list[list[TaskResult]] = field(default_factory=list)  # one list a prompt
     after: list[TaskResult] = field(default_factory=list)
 
     @classmethod
-    def of(cls, prompts: Sequence[Measurement], batch: int, seed: int) -> Drawing:
+    def scheduled(cls, prompts: Sequence[Measurement], batch: int, seed: int) -> Drawing:
         m = prompts[0]
         parts = batches([task.group for task in m.tasks], batch, [m.suite.name, seed])
-        shares = schedule([len(part) for part in parts])
-        classes = m.environment.classes or {}
-        named = [classes[task.id] for task in m.tasks if task.id in classes]
-        constant = majority(named)[0] if named else None
-        looks = [Look(shares_K=shares, index=i, available=len(m.tasks), constant=constant) for i in range(len(parts))]
+        shares, available, constant = schedule([len(part) for part in parts]), len(m.tasks), _constant(m)
+        looks = [Look(shares_K=shares, index=i, available=available, constant=constant) for i in range(len(parts))]
         return cls(prompts=prompts, batches=parts, looks=looks, before=[[] for _ in prompts])
 
+    @classmethod
+    def by_bets(
+        cls, prompts: Sequence[Measurement], batch: int, seed: int, goal: float, file: Path, stretches: list[Stretch]
+    ) -> Drawing:
+        m = prompts[0]
+        groups_N = [task.group for task in m.tasks]
+        first = [name for stretch in stretches for name in stretch.groups]
+        parts = batches(groups_N, batch, [m.suite.name, seed], first, most=max(len(groups_N), 1))
+        sizes = Counter(groups_N)
+        known = tuple(stretch.terms for stretch in stretches)
+        largest = max([*sizes.values(), *(terms.largest for terms in known)], default=0)
+        looks, drawn = [], 0
+        for index, part in enumerate(parts):
+            drawn += len({groups_N[i] for i in part})
+            more = drawn - len(first)
+            fresh = Terms(drawn=more, groups=len(sizes), tasks=len(groups_N), largest=largest, goal=goal)
+            looks.append(
+                Course(
+                    terms=(*known, fresh) if more else known,
+                    available=len(groups_N),
+                    last=index == len(parts) - 1,
+                    constant=_constant(m),
+                )
+            )
+        empty: list[list[TaskResult]] = [[] for _ in prompts]
+        return cls(prompts=prompts, batches=parts, looks=looks, file=file, stretches=stretches, before=empty)
+
     @property
-    def look(self) -> Look:
+    def look(self) -> Stage:
         return self.looks[self.taken - 1]
 
     def draw(self, baseline: Ask, candidate: Ask, advance: Callable[[int], None]) -> None:
@@ -84,6 +130,17 @@ class Drawing:
             results += baseline(_part(m, chosen), advance)
         self.after += candidate(_part(self.prompts[0], chosen), advance)
         self.taken += 1
+        self._keep()
+
+    def _keep(self) -> None:
+        look = self.look
+        if self.file is None or not isinstance(look, Course) or len(look.terms) == len(self.stretches):
+            return
+        tasks = self.prompts[0].tasks
+        names = dict.fromkeys(tasks[i].group for batch in self.batches[: self.taken] for i in batch)
+        known, digests = {name for stretch in self.stretches for name in stretch.groups}, group_digests(tasks)
+        fresh = Stretch(look.terms[-1], {name: digests[name] for name in names if name not in known})
+        keep(self.file, self.prompts[0].suite.name, [*self.stretches, fresh])
 
     def drawn(self) -> list[Measurement]:
         """The measurements, of the tasks drawn so far alone."""
@@ -97,15 +154,17 @@ def until_decided(
     targets: Targets,
     watched: Watched,
     settings: GateSettings,
-    batch: int,
+    early: Early,
+    run: Run,
+    models: Sequence[str],
     screen: Screen,
 ) -> Drawn:
-    """Draw every suite until it is decided or used up.
+    """Draw every suite until it is decided or used up. ``models``: ids of baseline and candidate.
 
-    A suite that was decided only because another was (Holm's adjustment) goes on if that is taken back.
+    A suite that was decided only because another was (Holm's adjustment) goes on if that is taken back. Raises RunError
+    if tasks that were drawn before changed.
     """
-    suites = {**targets, **{name: [m] for name, m in watched.items()}}
-    drawings = {name: Drawing.of(prompts, batch, settings.seed) for name, prompts in suites.items()}
+    drawings = _drawings(targets, watched, settings, early, run, models, screen)
     total = sum(2 * m.calls for d in drawings.values() for m in (*d.prompts, d.prompts[0]))
     undecided, outcomes = list(drawings), dict.fromkeys(drawings, "INCONCLUSIVE")
     with screen.bar("baseline and candidate", total) as advance:
@@ -141,8 +200,50 @@ def _judge(targets: Targets, watched: Watched, drawings: dict[str, Drawing], set
         m.suite.digest: results for d in drawings.values() for m, results in zip(d.prompts, d.before, strict=True)
     }
     after = {d.prompts[0].suite.digest: d.after for d in drawings.values()}
-    looks = {name: d.look for name, d in drawings.items()}
+    looks = {name: _interim(d.look) for name, d in drawings.items()}
     return judge(*judge_inputs(targets, watched, before, after, looks), settings, {}, {})
+
+
+def _drawings(
+    targets: Targets,
+    watched: Watched,
+    settings: GateSettings,
+    early: Early,
+    run: Run,
+    models: Sequence[str],
+    screen: Screen,
+) -> dict[str, Drawing]:
+    deciding = sum(m.suite.tier != "advisory" for m in watched.values())
+    suites = {name: (prompts, settings.margin, 1) for name, prompts in targets.items()}
+    suites |= {n: ([m], m.suite.margin, deciding if m.suite.tier != "advisory" else 1) for n, m in watched.items()}
+    drawings = {}
+    for name, (prompts, margin, among) in suites.items():
+        tasks, goal = prompts[0].tasks, settings.alpha / (2.0 * among)
+        file = file_of(run, prompts, models)
+        stretches = drawn_before(file, tasks) if early.method != "scheduled" else []
+        wins = by_bets(list(Counter(task.group for task in tasks).values()), margin, goal)
+        if stretches or early.method == "anytime" or (early.method == "auto" and wins):
+            drawings[name] = Drawing.by_bets(prompts, early.batch, settings.seed, goal, file, stretches)
+        else:
+            drawings[name] = Drawing.scheduled(prompts, early.batch, settings.seed)
+        if stretches:
+            screen.say(f"  {name}: goes on after {len(drawings[name].batches[0])} of {len(tasks)} tasks")
+        elif early.method == "auto" and not wins:
+            looks = len(drawings[name].looks)
+            screen.say(f"  {name}: {looks} scheduled looks; its groups are too few or too unequal for bets")
+    return drawings
+
+
+def _constant(m: Measurement) -> str | None:
+    """The most frequent class of the whole suite, if it has classes."""
+    classes = m.environment.classes or {}
+    named = [classes[task.id] for task in m.tasks if task.id in classes]
+    return majority(named)[0] if named else None
+
+
+def _interim(look: Stage) -> Stage:
+    """For an outcome alone: intervals by bets take their time."""
+    return dataclasses.replace(look, interim=True) if isinstance(look, Course) else look
 
 
 def _saved(drawings: dict[str, Drawing]) -> str:

@@ -27,7 +27,7 @@ def accuracy_interval(scores_N: npt.ArrayLike, groups_N: Sequence[Hashable], alp
         return 0.0, 1.0
     if not np.all((scores == 0.0) | (scores == 1.0)):
         return max(d.low, 0.0), min(d.high, 1.0)
-    limit = quantile(1.0 - alpha / 2.0, d.degrees)
+    limit = quantile(1.0 - alpha / 2.0, d.degrees(d.delta))
     n, share, l2 = d.n / d.design_effect, d.after, limit * limit
     centre, spread = share + l2 / (2 * n), limit * math.sqrt(share * (1 - share) / n + l2 / (4 * n * n))
     return max((centre - spread) / (1 + l2 / n), 0.0), min((centre + spread) / (1 + l2 / n), 1.0)

@@ -41,6 +41,7 @@ def judge(
     for item, judged_row in zip(items, [*target_rows, *watched_rows], strict=True):
         if item.look:
             judged_row["reason"] += f"; {drawn(judged_row['outcome'], len(item.after), item.look)}"
+            judged_row["looks"] = item.look.kind
     pairs = [(skill, base, after) for skill, _, base, after in judged]
     for skill, before, after in [*pairs, *((item.skill, item.before, item.after) for item in watched)]:
         found, count = flips_of(skill, before, after, run)

@@ -37,6 +37,7 @@ class Totals:
     n: float  # tasks; no whole number where totals are expectations
     clusters: float
     typical: float  # size of the cluster in which an average task sits: the extremes are as large
+    squares: float  # sum of the squared moves of the tasks
 
     @classmethod
     def of(cls, moves_N: Array, cluster_N: npt.NDArray[np.int64]) -> Totals:
@@ -52,6 +53,7 @@ class Totals:
             n=n,
             clusters=len(sizes_G),
             typical=float((sizes_G**2).sum()) / n,
+            squares=float(moves_N @ moves_N),
         )
 
     def statistic(self, null: float, corrected: bool = True) -> float:
@@ -70,6 +72,26 @@ class Totals:
             z *= max(1.0 - self._correction(residuals_U, multiplier, extreme) / abs(gap), 0.0)
         return sign * z
 
+    def effective(self, null: float) -> float:
+        """How many equal clusters would estimate the variance under ``null`` as surely: Satterthwaite's rule.
+
+        The variance is estimated by a sum over clusters, each of which contributes in proportion to its own variance
+        g = m (1 + (m - 1) r), with m tasks and correlation r: (sum g)^2 / sum g^2 (Carter, Schnepel and Steigerwald
+        2017; Bell and McCaffrey 2002). As Imbens and Kolesar (2016) do, r is estimated, from the residuals under
+        ``null``. That is the number of clusters where all are equally large, and of the order of the number of large
+        ones where these move as one.
+        """
+        residuals_U = self.sums_U - null * self.sizes_U
+        alone = self.squares - 2.0 * null * float(self.counts_U @ self.sums_U) + self.n * null**2
+        pairs_U = self.sizes_U * (self.sizes_U - 1.0)
+        pairs = float(self.counts_U @ pairs_U)
+        if pairs <= 0.0:
+            return self.clusters
+        together = float(self.counts_U @ residuals_U**2) - alone
+        share = 1.0 if alone <= 1e-12 else min(max(together / pairs / (alone / self.n), 0.0), 1.0)
+        variances_U = self.sizes_U + share * pairs_U
+        return float(self.counts_U @ variances_U) ** 2 / float(self.counts_U @ variances_U**2)
+
     def _correction(self, residuals_U: Array, multiplier: float, extreme: float) -> float:
         """Between 0 and one typical cluster, as a share of the tasks; half of one without skewness."""
         weights_U = self.counts_U / (self.clusters * (1.0 + multiplier * residuals_U))
@@ -79,11 +101,12 @@ class Totals:
         skew = third / (second * self.typical) if second > 0.0 else 0.0
         return min(max(0.5 + 0.5 * skew, 0.0), 1.0) * self.typical / self.n
 
-    def interval(self, limit: float, corrected: bool = True) -> tuple[float, float]:
-        """The nulls at which z lies between ``-limit`` and ``limit``."""
+    def interval(self, limit: float | Callable[[float], float], corrected: bool = True) -> tuple[float, float]:
+        """The nulls at which z lies between ``-limit`` and ``limit`` (which may depend on the null)."""
+        bound = limit if callable(limit) else lambda null: limit
         middle = float(self.counts_U @ self.sums_U) / self.n
-        low = _crossing(lambda null: self.statistic(null, corrected) - limit, inside=middle, outside=-1.0)
-        high = _crossing(lambda null: -self.statistic(null, corrected) - limit, inside=middle, outside=1.0)
+        low = _crossing(lambda null: self.statistic(null, corrected) - bound(null), inside=middle, outside=-1.0)
+        high = _crossing(lambda null: -self.statistic(null, corrected) - bound(null), inside=middle, outside=1.0)
         return min(low, middle), max(high, middle)
 
 

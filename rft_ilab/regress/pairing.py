@@ -6,11 +6,11 @@ import math
 from collections.abc import Callable, Sequence
 
 from rft_ilab.errors import RunError
-from rft_ilab.regress import statistics
+from rft_ilab.regress import anytime
+from rft_ilab.regress.anytime import Stage
 from rft_ilab.regress.classes import class_means
 from rft_ilab.regress.groups import worst_group
-from rft_ilab.regress.sequential import Look, at_look
-from rft_ilab.regress.statistics import Difference
+from rft_ilab.regress.statistics import Difference, clusters_needed
 from rft_ilab.regress.verdict import ClassRow, Metric, SampledMetric, TaskResult, WorstGroup
 from rft_ilab.types import Outcome
 
@@ -60,15 +60,13 @@ def graded_everywhere(sides: Sequence[Side], score: Score) -> list[bool]:
 
 
 def compare(
-    before: Side, after: Side, score: Score, graded: Sequence[bool], alpha: float, look: Look | None = None
+    before: Side, after: Side, score: Score, graded: Sequence[bool], alpha: float, look: Stage | None = None
 ) -> Difference | None:
     """The paired difference over the tasks that are graded; None if none is. At a ``look`` it allows for all looks."""
     if not any(graded):
         return None
     before_N, after_N = [score(result) for result in before], [score(result) for result in after]
-    groups_N, level = [result.group for result in after], look.level(alpha) if look else alpha
-    difference = statistics.paired_difference(before_N, after_N, groups_N, level, graded)
-    return at_look(difference, look) if look else difference
+    return anytime.difference(before_N, after_N, [result.group for result in after], alpha, graded, look)
 
 
 def undecidable(graded: Sequence[bool], what: str, note: str = "") -> str | None:
@@ -84,7 +82,7 @@ def undecidable(graded: Sequence[bool], what: str, note: str = "") -> str | None
 
 def too_few_groups(difference: Difference, alpha: float) -> str | None:
     """Why the tasks are too dependent to decide anything; None if they are not."""
-    needed = statistics.clusters_needed(alpha)
+    needed = clusters_needed(alpha)
     if difference.clusters >= needed:
         return None
     return f"only {difference.clusters} independent groups of tasks; nothing can be shown with fewer than {needed}"
@@ -123,9 +121,10 @@ def worst_group_of(before: Side, after: Side, graded: Sequence[bool]) -> WorstGr
     return worst_group(before_N, after_N, [result.group for result in after], graded)
 
 
-def drawn(outcome: Outcome, count: int, look: Look) -> str:
+def drawn(outcome: Outcome, count: int, look: Stage) -> str:
     """How much of a suite was drawn, as the end of its reason.
 
+    >>> from rft_ilab.regress.sequential import Look
     >>> drawn("PASS", 96, Look(shares_K=(0.32, 1.0), index=0, available=300))
     'decided after 96 of 300 tasks'
     """

@@ -9,9 +9,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
+from rft_ilab.regress.anytime import Stage, difference
 from rft_ilab.regress.pairing import Side, metric
-from rft_ilab.regress.sequential import Look
-from rft_ilab.regress.statistics import paired_difference
 from rft_ilab.regress.verdict import Metric, PassAtK, TaskResult
 
 
@@ -35,7 +34,7 @@ def pass_hat_k(right: int, n: int, k: int) -> float:
     return math.comb(right, k) / math.comb(n, k)
 
 
-def passes(before: Side, after: Side, alpha: float, look: Look | None = None) -> list[PassAtK]:
+def passes(before: Side, after: Side, alpha: float, look: Stage | None = None) -> list[PassAtK]:
     """Both for k = 1, 2, 4 ..., compared task by task with clustered intervals.
 
     Tasks with an ungraded draw on either side are left out, as in the sampled comparison. Empty where nothing was
@@ -45,14 +44,16 @@ def passes(before: Side, after: Side, alpha: float, look: Look | None = None) ->
     kept = [(then, now) for then, now, keep in zip(before, after, graded, strict=True) if keep]
     if not kept or any(score not in (0.0, 1.0) for pair in kept for result in pair for score in result.sampled):
         return []
-    counts = [[(sum(map(bool, r.sampled)), len(r.sampled)) for r in side] for side in zip(*kept, strict=True)]
-    groups = [now.group for _, now in kept]
+    counts = [[(sum(map(bool, r.sampled)), len(r.sampled)) for r in side] for side in (before, after)]
+    groups = [result.group for result in after]
     n = min(len(result.sampled) for side in (before, after) for result in side)
-    level = look.level(alpha) if look else alpha
 
     def compared(estimator: Callable[[int, int, int], float], k: int) -> Metric:
-        then, now = ([estimator(right, drawn, k) for right, drawn in side] for side in counts)
-        return metric(paired_difference(then, now, groups, level))
+        then, now = (
+            [estimator(right, drawn, k) if keep else 0.0 for (right, drawn), keep in zip(side, graded, strict=True)]
+            for side in counts
+        )
+        return metric(difference(then, now, groups, alpha, graded, look))
 
     ks = [2**power for power in range(n.bit_length())]
     return [PassAtK(k=k, pass_at=compared(pass_at_k, k), pass_hat=compared(pass_hat_k, k)) for k in ks]

@@ -48,7 +48,7 @@ class Assumption:
     samples: int = 0
     baseline: float = 0.7
     spread: float = 1.5
-    _shares: dict[float, tuple[Array, Array, Array]] = field(
+    _shares: dict[float, tuple[Array, Array, Array, float]] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
 
@@ -56,7 +56,7 @@ class Assumption:
         """The totals of ``tasks`` tasks on average, if the true difference is ``delta``."""
         if delta not in self._shares:
             self._shares[delta] = self._per_task(delta)
-        sums_U, sizes_U, counts_U = self._shares[delta]
+        sums_U, sizes_U, counts_U, square = self._shares[delta]
         return Totals(
             sums_U=sums_U,
             sizes_U=sizes_U,
@@ -64,11 +64,12 @@ class Assumption:
             n=tasks,
             clusters=float(counts_U.sum()) * tasks,
             typical=float((counts_U * sizes_U**2).sum()),
+            squares=square * tasks,
         )
 
-    def _per_task(self, delta: float) -> tuple[Array, Array, Array]:
-        """Totals, sizes and counts of the clusters, the counts summing to clusters a task."""
-        _, chances_U = self._moves(delta)
+    def _per_task(self, delta: float) -> tuple[Array, Array, Array, float]:
+        """Totals, sizes and counts of the clusters, the counts summing to clusters a task; the square of a move."""
+        moves_U, chances_U = self._moves(delta)
         steps = max(self.samples, 1)
         sums, sizes, counts = [], [], []
         of = sum(self.sizes)
@@ -82,7 +83,8 @@ class Assumption:
             sizes.append(np.full(len(apart), float(size)))
             counts.append((self.icc * together + (1.0 - self.icc) * apart) * number / of)
         kept = (count := np.concatenate(counts)) > 1e-15
-        return np.concatenate(sums)[kept], np.concatenate(sizes)[kept], count[kept]
+        square = float(chances_U @ moves_U**2)
+        return np.concatenate(sums)[kept], np.concatenate(sizes)[kept], count[kept], square
 
     def _moves(self, delta: float) -> tuple[Array, Array]:
         """Moves of one task, from -1 to 1 in steps of one draw, and their chances."""
@@ -162,7 +164,7 @@ def _power(
     if totals.clusters < clusters_needed(alpha) or (delta < null) != below:
         return 0.0
     independent = not a.samples and totals.typical == 1.0
-    degrees = math.inf if independent else max(tasks / totals.typical - 1.0, 1.0)
+    degrees = math.inf if independent else max(totals.effective(null) - 1.0, 1.0)
     sign, limit = (-1.0 if below else 1.0), quantile(1.0 - level, degrees)
     return _chance(totals, lambda tilted: sign * _seen(tilted).statistic(null) - limit, below)
 

@@ -9,8 +9,8 @@ joint distribution of the looks (Armitage, McPherson and Rowe, JRSS-A 132:235, 1
 
 What must hold: the order of tasks and the looks are fixed before any result is seen (:func:`batches`), by content
 alone. Groups are drawn whole, so that each look has seen independent groups, and the estimand at every look is the
-fixed rule's: the mean difference over tasks. ``tools/simulate_sequential.py`` shows the error rates, and why bets
-(e-processes), which need no schedule, were not taken: a suite of a planned size they decide less often.
+fixed rule's: the mean difference over tasks. ``tools/simulate_sequential.py`` shows the error rates, beside those of
+bets (:mod:`rft_ilab.regress.betting`), which need no schedule.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from functools import lru_cache
 from statistics import NormalDist
+from typing import Literal
 
 import numpy as np
 
@@ -51,6 +52,10 @@ class Look:
     @property
     def last(self) -> bool:
         return self.index == len(self.shares_K) - 1
+
+    @property
+    def kind(self) -> Literal["scheduled", "anytime"]:
+        return "scheduled"
 
     @property
     def share(self) -> float:
@@ -85,21 +90,29 @@ def at_look(difference: Difference, look: Look) -> Interim:
     return Interim(**{f.name: getattr(difference, f.name) for f in fields(difference)}, look=look)
 
 
-def batches(groups_N: Sequence[str], size: int, key: Sequence[str | int]) -> list[list[int]]:
+def batches(
+    groups_N: Sequence[str],
+    size: int,
+    key: Sequence[str | int],
+    first: Sequence[str] = (),
+    most: int = MAX_LOOKS,
+) -> list[list[int]]:
     """Task indices in the order of drawing, in batches of about ``size`` tasks: whole groups, shuffled by content.
 
     ``key`` (skill, seed) and the groups' names alone decide the order of groups; tasks of a group keep theirs.
-    A rest of less than half a batch joins the last one; more than ``MAX_LOOKS`` batches are made larger.
+    A rest of less than half a batch joins the last one; more than ``most`` batches are made larger. The groups
+    ``first``, drawn before, are the first batch as they are.
     """
     members: dict[str, list[int]] = {}
     for index, group in enumerate(groups_N):
         members.setdefault(group, []).append(index)
-    size = max(size, math.ceil(len(groups_N) / MAX_LOOKS))
-    drawn: list[list[int]] = [[]]
-    left = len(groups_N)
+    size = max(size, math.ceil(len(groups_N) / most))
+    drawn = [[index for group in first for index in members.pop(group)]]
+    left, closed = len(groups_N) - len(drawn[0]), bool(first)
     for group in sorted(members, key=lambda name: digest([*key, name])):
-        if len(drawn[-1]) >= size and 2 * left >= size:
+        if closed or (len(drawn[-1]) >= size and 2 * left >= size):
             drawn.append([])
+            closed = False
         drawn[-1] += members[group]
         left -= len(members[group])
     return drawn

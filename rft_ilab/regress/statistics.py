@@ -2,7 +2,7 @@
 
 The test and its interval: :mod:`rft_ilab.regress.likelihood`, which is Tango's score test (1998) for clusters and for
 scores of any kind. Kept from other papers: Student's t with the effective number of clusters less one (Carter et al.,
-Review of Economics and Statistics 99:698, 2017), which is the plain number where clusters are equally large; the
+Review of Economics and Statistics 99:698, 2017; :meth:`~rft_ilab.regress.likelihood.Totals.effective`); the
 cluster-robust variance (Miller, arXiv 2411.00640, with the CR1 correction), for planning alone; Holm (1979); Wilson
 (1927).
 
@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from statistics import NormalDist
 
 import numpy as np
@@ -48,8 +48,12 @@ class Difference:
     worse: int
     variance: float
     design_effect: float
-    degrees: float  # of Student's t; infinite for the normal distribution
+    normal: bool  # right and wrong answers without clusters: the null alone gives the variance
     totals: Totals = field(repr=False, compare=False)
+
+    def degrees(self, null: float) -> float:
+        """Of Student's t; infinite for the normal distribution."""
+        return math.inf if self.normal else max(self.totals.effective(null) - 1.0, 1.0)
 
     def statistic(self, null: float) -> float:
         """z (or t) of H0: delta = ``null``; positive if the estimate lies above it."""
@@ -57,11 +61,11 @@ class Difference:
 
     def p_superior(self, null: float = 0.0) -> float:
         """One-sided p of H0: delta <= null. Below alpha / 2 exactly when ``low`` > null."""
-        return max(_upper_tail(self.statistic(null), self.degrees), _unanimity(self.clusters))
+        return max(_upper_tail(self.statistic(null), self.degrees(null)), _unanimity(self.clusters))
 
     def p_inferior(self, null: float = 0.0) -> float:
         """One-sided p of H0: delta >= null. Below alpha / 2 exactly when ``high`` < null."""
-        return max(_upper_tail(-self.statistic(null), self.degrees), _unanimity(self.clusters))
+        return max(_upper_tail(-self.statistic(null), self.degrees(null)), _unanimity(self.clusters))
 
     def tasks_needed(self, distance: float, alpha: float, power: float = 0.8) -> int | None:
         """About how many tasks would settle a ``distance`` between the estimate and a boundary.
@@ -115,27 +119,26 @@ def paired_difference(
     between = float(totals.counts_U @ (totals.sums_U - delta * totals.sizes_U) ** 2)
     robust = between * (clusters / (clusters - 1) if clusters > 1 else 1.0)  # CR1
     binary = bool(np.all((both == 0.0) | (both == 1.0)))
-    # Of independent right and wrong answers the null alone gives the variance; elsewhere residuals help, hence t.
-    degrees = math.inf if binary and clusters == n else max(n / typical - 1.0, 1.0)
-    low, high = -1.0, 1.0
-    if interval and _unanimity(clusters) <= alpha / 2.0:
-        low, high = totals.interval(quantile(1.0 - alpha / 2.0, degrees))
-    return Difference(
+    difference = Difference(
         n=n,
         clusters=clusters,
         ungraded=int((~graded).sum()),
         before=float(before.mean()),
         after=float(after.mean()),
         delta=delta,
-        low=low,
-        high=high,
+        low=-1.0,
+        high=1.0,
         better=int((moves > 0).sum()),
         worse=int((moves < 0).sum()),
         variance=robust / n**2,
         design_effect=max(robust / naive * (n - 1) / n, 1.0) if naive > 1e-12 else typical,
-        degrees=degrees,
+        normal=binary and clusters == n,  # elsewhere residuals help to estimate the variance, hence t
         totals=totals,
     )
+    if not interval or _unanimity(clusters) > alpha / 2.0:
+        return difference
+    low, high = totals.interval(lambda null: quantile(1.0 - alpha / 2.0, difference.degrees(null)))
+    return replace(difference, low=low, high=high)
 
 
 def _unanimity(clusters: int) -> float:

@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 
 from rft_ilab.config import GateSettings
 from rft_ilab.errors import RunError
+from rft_ilab.regress import anytime
 from rft_ilab.regress import classes as by_class
-from rft_ilab.regress import statistics
+from rft_ilab.regress.anytime import Stage
 from rft_ilab.regress.pairing import (
     Side,
     advice,
@@ -26,7 +27,6 @@ from rft_ilab.regress.pairing import (
     worst_group_of,
 )
 from rft_ilab.regress.passk import passes
-from rft_ilab.regress.sequential import Look, at_look
 from rft_ilab.regress.statistics import Difference
 from rft_ilab.regress.verdict import Macro, TargetInput, TargetRow, TaskResult
 from rft_ilab.types import Outcome
@@ -59,7 +59,7 @@ def judge_target(target: TargetInput, settings: GateSettings, targets: int = 1) 
     majority, share = by_class.majority(classes) if classes else (None, None)
     if classes and look and look.constant:
         majority, share = look.constant, classes.count(look.constant) / len(classes)
-    versus = _against_constant(kept, classes, majority, alpha, look)
+    versus = _against_constant(after, graded, majority, alpha, look) if classes else None
 
     blocked = undecidable(graded, "greedy", target.note) or undecidable(drawn, "sampled", target.note)
     outcome: Outcome
@@ -138,15 +138,11 @@ def _better(comparisons: Comparisons) -> str:
 
 
 def _against_constant(
-    after: Side, classes: Sequence[str], constant: str | None, alpha: float, look: Look | None
-) -> Difference | None:
-    if not classes:
-        return None
-    constant_N = [float(name == constant) for name in classes]
+    after: Side, graded: Sequence[bool], constant: str | None, alpha: float, look: Stage | None
+) -> Difference:
+    constant_N = [float(result.cls == constant) for result in after]
     after_N, groups_N = [greedy_score(result) for result in after], [result.group for result in after]
-    level = look.level(alpha) if look else alpha
-    difference = statistics.paired_difference(constant_N, after_N, groups_N, level)
-    return at_look(difference, look) if look else difference
+    return anytime.difference(constant_N, after_N, groups_N, alpha, graded, look)
 
 
 def _constant_answer(after: Side, classes: Sequence[str]) -> str | None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal, NotRequired, TypedDict
 
-from rft_ilab.regress.sequential import Look
+from rft_ilab.regress.anytime import Stage
 from rft_ilab.types import Outcome, Tier
 
 
@@ -48,7 +48,7 @@ class TargetInput:
     before: Mapping[str, Sequence[TaskResult]]
     after: Sequence[TaskResult]
     note: str = ""
-    look: Look | None = None
+    look: Stage | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,7 +63,7 @@ class WatchedInput:
     before: Sequence[TaskResult]
     after: Sequence[TaskResult]
     note: str = ""
-    look: Look | None = None
+    look: Stage | None = None
 
 
 class Metric(TypedDict):
@@ -123,13 +123,14 @@ class Margin(TypedDict):
 
 class TargetRow(TypedDict):
     """``majority``, ``majority_class``, ``macro`` and ``after_vs_majority`` are None without classes. ``n`` tasks of
-    ``available`` were compared. ``pass_at_k``: for k = 1, 2, 4 ... up to the samples a task, against the base prompt of
-    ``sampled``."""
+    ``available`` were compared; ``looks`` says how it was decided when to stop, if they were drawn in batches.
+    ``pass_at_k``: for k = 1, 2, 4 ... up to the samples a task, against the base prompt of ``sampled``."""
 
     skill: str
     n: int
     ungraded: int
     available: int
+    looks: NotRequired[Literal["scheduled", "anytime"]]
     clusters: int
     outcome: Outcome
     reason: str
@@ -146,13 +147,14 @@ class TargetRow(TypedDict):
 
 class WatchedRow(Metric):
     """``p``: one-sided, of a loss of ``margin`` or more, after Holm's adjustment. ``n`` tasks of ``available`` were
-    compared."""
+    compared; ``looks`` as for a target."""
 
     skill: str
     tier: Tier
     n: int
     ungraded: int
     available: int
+    looks: NotRequired[Literal["scheduled", "anytime"]]
     clusters: int
     margin: float
     prompt: str

@@ -39,7 +39,7 @@ class SuiteVerdict:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    """One verdict. ``again``: an earlier line already says so of the same evidence, at another commit."""
+    """One verdict. ``again``: an earlier line has the same outcome of the same evidence, at another commit."""
 
     time: str
     commit: str
@@ -140,11 +140,12 @@ def in_git_order(entries: Sequence[Entry], ranks: Mapping[str, int]) -> list[Ent
 
 
 def _marked(entries: Sequence[Entry]) -> list[Entry]:
-    seen: set[str] = set()
+    seen: set[tuple[str, Outcome]] = set()
     marked = []
     for entry in entries:
-        marked.append(replace(entry, again=entry.key in seen))
-        seen.add(entry.key)
+        said = entry.key, entry.outcome
+        marked.append(replace(entry, again=said in seen))
+        seen.add(said)
     return marked
 
 

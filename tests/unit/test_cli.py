@@ -219,9 +219,11 @@ def test_report_to(command, arguments, code, report_to, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "code", "said", "batch"),
     [
-        ([], 0, "", None),
-        (["--until-decided"], 0, "", 32),
-        (["--until-decided", "--batch", "8"], 0, "", 8),
+        ([], 0, "", (None, "auto")),
+        (["--until-decided"], 0, "", (32, "auto")),
+        (["--until-decided", "--batch", "8"], 0, "", (8, "auto")),
+        (["--until-decided", "anytime", "--batch", "1"], 0, "", (1, "anytime")),
+        (["--until-decided", "sometime"], 2, "'sometime' is not one of", None),
         (["--batch", "8"], 2, "--batch goes with --until-decided", None),
         (["--until-decided", "--batch", "0"], 2, "0 is not in the range", None),
         (["--aa", "3", "--until-decided"], 2, "does not go with --until-decided", None),
@@ -237,8 +239,8 @@ def test_regress_early_and_against_itself(arguments, code, said, batch, tmp_path
 
     asked = []
 
-    def judged(request, candidate, batch, console):
-        asked.append(batch)
+    def judged(request, candidate, batch, method, console):
+        asked.append((batch, method))
         return {"outcome": "PASS"}
 
     def against_itself(request, model, repeats, console):

@@ -33,7 +33,7 @@ from rft_ilab.pipeline.request import Workspace
 from rft_ilab.pipeline.screen import Screen
 from rft_ilab.policy.scripted import ScriptedPolicy
 from rft_ilab.store import Run, append_jsonl, read_json, read_jsonl, write_json
-from rft_ilab.types import Prompt, digest
+from rft_ilab.types import Message, Prompt, digest
 from tests.unit.taxonomies import write_skill
 
 Answer = Callable[[Prompt, int], str]
@@ -360,8 +360,8 @@ def test_tasks_are_drawn_until_decided_and_the_rest_is_paid_later(make: Callable
     verdict = regress(request, candidate=request.run / "tuned", batch=10, console=Console(file=said, width=200))
     assert (verdict["outcome"], verdict["mode"]) == ("PASS", "until-decided")
     (target,), (watched,) = verdict["targets"], verdict["watched"]
-    assert (target["n"], target["available"]) == (20, 60)
-    assert target["reason"].endswith("decided after 20 of 60 tasks")
+    assert (target["n"], target["available"]) == (10, 60)
+    assert target["reason"].endswith("decided after 10 of 60 tasks")
     assert watched["n"] > target["n"]  # nothing moved: "no loss of 10 points" takes longer to show than a gain of 80
     assert f"area/watched: PASS after {watched['n']} of 60 tasks" in said.getvalue()
     drawn = target["n"] + watched["n"]
@@ -388,6 +388,71 @@ def test_what_nothing_decides_is_drawn_to_the_end(make: Callable[..., Request]) 
     (target,) = verdict["targets"]
     assert (target["outcome"], target["n"], target["available"]) == ("INCONCLUSIVE", 60, 60)
     assert target["reason"].endswith("such tasks would decide; undecided after all 60 tasks")
+
+
+def add_tests(leaf: Path, numbers: range) -> None:
+    """More test tasks, each in a group of its own."""
+    path = leaf / "tasks.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    row = next(row for row in rows if row["split"] == "test")
+    for number in numbers:
+        prompt = Prompt(task_id="", messages=(Message("user", f"number {number}?"),))
+        new = {"messages": [{"role": "user", "content": f"number {number}?"}], "reference": right(prompt)}
+        rows.append({**row, **new, "group": f"new {number}"})
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def test_bets_go_on_where_they_stopped_in_other_batches_and_with_more_tasks(make: Callable[..., Request]) -> None:
+    def even(prompt: Prompt, index: int) -> str:
+        number = int(prompt.messages[-1].content.split()[1].rstrip("?"))
+        return (wrong if number % 2 else right)(prompt, index)
+
+    def moved(prompt: Prompt, index: int) -> str:
+        """Of the first 60 test tasks 5 up and 5 down: nothing lost, but that takes more than 60 to show."""
+        number = int(prompt.messages[-1].content.split()[1].rstrip("?"))
+        return {8: wrong, 19: right}.get(number % 60, even)(prompt, index)
+
+    def judge_(batch: int, method: str = "anytime") -> tuple[dict[str, Any], str]:
+        out = io.StringIO()
+        request = dataclasses.replace(make(base=even, tuned=moved), no_target=True)
+        found = regress(
+            request,
+            candidate=request.run / "tuned",
+            batch=batch,
+            method=method,  # type: ignore[arg-type]
+            console=Console(file=out, width=200),
+        )
+        return found, out.getvalue()
+
+    first, _ = judge_(7)
+    rows = {row["skill"]: row for row in first["watched"]}
+    row = rows["area/watched"]
+    assert (row["outcome"], row["n"], row["looks"]) == ("INCONCLUSIVE", 60, "anytime")
+    again, said = judge_(30)
+    assert again["watched"] == first["watched"] and "area/watched: goes on after 60 of 60 tasks" in said
+
+    request = make(base=even, tuned=moved)
+    leaf = request.taxonomy / "compositional_skills" / "area/watched"
+    add_tests(leaf, range(1000, 1400))
+    more, said = judge_(5)
+    row = {row["skill"]: row for row in more["watched"]}["area/watched"]
+    assert "area/watched: goes on after 60 of 460 tasks" in said
+    assert (row["outcome"], row["available"]) == ("PASS", 460) and 60 < row["n"] < 460
+    kept = [read_json(path) for path in sorted((request.run / "gate" / "drawn").iterdir())]
+    (watched,) = [one for one in kept if one["skill"] == "area/watched"]
+    terms = [stretch["terms"] for stretch in watched["stretches"]]
+    assert [(t["drawn"], t["groups"]) for t in terms] == [(60, 60), (row["n"] - 60, 460)]
+    # A verdict that is there stays: nothing more is drawn, and the order of what was drawn is kept.
+    assert judge_(50)[0]["watched"] == more["watched"]
+
+    # A task that joins a group which was drawn would change what was concluded.
+    lines = (leaf / "tasks.jsonl").read_text().splitlines()
+    group = next(iter(watched["stretches"][1]["groups"]))
+    known = json.loads(lines[-1]) | {"messages": [{"role": "user", "content": "number 5000?"}], "group": group}
+    (leaf / "tasks.jsonl").write_text("\n".join([*lines, json.dumps(known)]) + "\n")
+    with pytest.raises(RunError, match="changed after they were drawn"):
+        judge_(5)
+    assert judge_(5, "scheduled")[0]["mode"] == "until-decided"
 
 
 def test_a_model_against_itself_draws_both_sides_apart(

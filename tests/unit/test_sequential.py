@@ -228,9 +228,9 @@ def test_stopping_where_it_suits_claims_no_more_than_allowed(
 ) -> None:
     runs, world = 1000, simulate.World(name="", sizes_G=(1,) * 300, delta=delta, churn=churn)
     rates = simulate.claim_rates(world, delta, sign, runs)
-    assert rates["shipped"] <= allowed(0.025, runs)
+    assert rates["scheduled"] <= allowed(0.025, runs)
     # What a look at every batch would do else; where six answers of 300 move, a single look claims nearly nothing.
-    assert rates["naive"] > 2 * rates["shipped"]
+    assert rates["naive"] > 2 * rates["scheduled"]
     assert rates["naive"] > 0.025 or churn < 0.05
 
 
@@ -239,7 +239,7 @@ def test_the_same_in_groups(simulate: Any, sizes: tuple[int, ...], alike: float)
     runs = 200
     for delta, sign in ((-0.10, 1), (0.0, -1)):
         world = simulate.World(name="", sizes_G=sizes, delta=delta, churn=0.2, alike=alike)
-        assert simulate.claim_rates(world, delta, sign, runs)["shipped"] <= allowed(0.025, runs)
+        assert simulate.claim_rates(world, delta, sign, runs)["scheduled"] <= allowed(0.025, runs)
 
 
 def test_looking_saves_tasks_at_the_same_power(simulate: Any) -> None:
@@ -257,12 +257,19 @@ def test_looking_saves_tasks_at_the_same_power(simulate: Any) -> None:
         assert used < 0.85 * n and spoke > once - 0.05
 
 
-def test_bets_are_an_e_process_and_hand_worked(simulate: Any) -> None:
-    # One task, delta <= 0: a win pays the stake, the mean over stakes 1/32, 3/32 ... 31/32 is a half.
-    world = simulate.World(name="", sizes_G=(1, 1))
-    assert simulate.wealth(world, np.array([[1.0, 0.0], [-1.0, 0.0]]), 0.0) == pytest.approx(
-        np.array([[1.5, 1.5], [0.5, 0.5]])
-    )
+def test_bets_claim_no_more_than_allowed_and_save_most_where_tasks_come_in_groups(simulate: Any) -> None:
+    runs = 1000
+    for delta, sign in ((-0.10, 1), (0.0, -1)):
+        world = simulate.World(name="", sizes_G=(6,) * 75, delta=delta, churn=0.1, alike=0.3)
+        assert (simulate.evidence(world, world.moves(runs, 1), delta, sign)[:, -1] >= simulate.GOAL).mean() <= allowed(
+            0.025, runs
+        )
+    same = simulate.World(name="", sizes_G=(6,) * 89, alike=0.3)
+    used, spoke = simulate.drawn_by_bets(same, False, 32, runs)
+    looks, said = simulate.drawn(same, False, 32, 60)
+    assert used < 0.9 * looks and spoke > said - 0.15
+    # More looks at the same bets: earlier, and nothing else.
+    assert simulate.drawn_by_bets(same, False, simulate.EVERY_GROUP, runs) == (pytest.approx(used - 10, abs=8), spoke)
 
 
 # ---- a model against itself ----

@@ -103,6 +103,23 @@ def test_no_change_in_clusters_counts_as_few_tasks() -> None:
     assert difference.design_effect == 6
 
 
+def test_effective_number_of_groups_by_hand() -> None:
+    # Groups of 1, 1 and 4. As one (a loss of all four): variances 1, 1, 16, so 18^2 / (1 + 1 + 256).
+    groups, before = ["a", "b", "c", "c", "c", "c"], [1.0] * 6
+    as_one = paired_difference(before, [1.0, 1.0, 0.0, 0.0, 0.0, 0.0], groups, 0.05)
+    assert as_one.totals.effective(0.0) == pytest.approx(18**2 / 258)
+    assert as_one.degrees(0.0) == 1.0
+    # Apart: one up and one down in the group of 4 cancel, so variances 1, 1, 4.
+    apart = paired_difference([1.0, 1.0, 1.0, 0.0, 1.0, 1.0], [1.0, 1.0, 0.0, 1.0, 1.0, 1.0], groups, 0.05)
+    assert apart.totals.effective(0.0) == pytest.approx(6**2 / 18)
+    # Against -1 the residuals are 1, 1 and 0 2 1 1: squares 8, of groups 1 + 1 + 16, so r = (18 - 8) / 12 / (8 / 6).
+    r = 10 / 12 / (8 / 6)
+    assert apart.totals.effective(-1.0) == pytest.approx((2 + 4 + 12 * r) ** 2 / (2 + (4 + 12 * r) ** 2))
+    # Equal groups count as many as they are, whatever they do.
+    equal = paired_difference([1] * 12, [1, 1, 0, 0, 1, 1, 1, 0, 1, 1, 1, 1], [i // 3 for i in range(12)], 0.05)
+    assert equal.degrees(-0.1) == pytest.approx(3.0)
+
+
 def test_copies_of_a_task_add_no_evidence() -> None:
     once, rng = table(6, 11, 60), np.random.default_rng(3)
     before = np.array([0] * 6 + [1] * 54)
