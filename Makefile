@@ -112,6 +112,10 @@ lint: $(CONFIG) ## ruff, mypy and `ilab taxonomy lint`
 bench-help: $(STAMP) ## what the plugin adds to the time of `ilab --help`
 	$(ISOLATED) .venv/bin/python tools/bench_help.py
 
+.PHONY: bench-lint
+bench-lint: $(CONFIG) ## what `ilab taxonomy lint` costs: 1,000 skills, and one that changed (about two minutes)
+	$(ISOLATED) .venv/bin/python tools/bench_lint.py $(ARGS)
+
 .PHONY: bench-grading
 bench-grading: $(STAMP) ## how fast graders are, and what the cage costs (about a minute)
 	$(ISOLATED) .venv/bin/python tools/bench_grading.py

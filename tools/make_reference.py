@@ -19,6 +19,7 @@ from rft_ilab.config import DataSettings, GateSettings, SkillSettings, SuiteSett
 
 TARGET = Path(__file__).resolve().parents[1] / "docs" / "reference.md"
 COMMANDS = {
+    "ilab taxonomy new": "rft_ilab.cli.new:new",
     "ilab taxonomy lint": "rft_ilab.cli.lint:lint",
     "ilab data verify": "rft_ilab.cli.verify:verify",
     "ilab model rft": "rft_ilab.cli.train:rft",

@@ -15,7 +15,7 @@ from rft_ilab.report.verdict import parse_verdict
 from rft_ilab.skills.tasks import load_tasks
 from rft_ilab.skills.tree import find_skills
 from rft_ilab.store import read_json
-from rft_ilab.types import Tier
+from rft_ilab.types import Skill, Tier
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,25 +62,31 @@ def plan(taxonomy: Path, settings: Settings, wish: Wish, verdict: Path | None = 
     measured = _measured(verdict) if verdict else {}
     rows = []
     for skill in skills:
-        sizes = list(Counter(task.group for task in load_tasks(skill) if task.split == "test").values())
-        own = settings.skill(skill.name).margin
-        asked = settings.gate.min_gain if skill.tier == "target" else settings.gate.margin if own is None else own
         rows.append(
-            _row(
-                skill.name,
-                skill.tier,
-                sizes,
-                asked,
-                Assumption(
-                    discordance=measured.get(skill.name, wish.discordance), icc=wish.icc, sizes=tuple(sizes) or (1,)
-                ),
-                skill.name in measured,
-                settings.gate.alpha,
-                wish.power,
-                1 if skill.tier == "advisory" else suites,
-            )
+            plan_skill(skill, settings, wish, measured.get(skill.name), 1 if skill.tier == "advisory" else suites)
         )
     return rows
+
+
+def plan_skill(
+    skill: Skill, settings: Settings, wish: Wish, measured: float | None = None, suites: int = 1
+) -> SkillPlan:
+    """One row: a skill with its tier, judged among ``suites`` watched ones. ``measured``: its discordance, if known."""
+    sizes = list(Counter(task.group for task in load_tasks(skill) if task.split == "test").values())
+    own = settings.skill(skill.name).margin
+    asked = settings.gate.min_gain if skill.tier == "target" else settings.gate.margin if own is None else own
+    discordance = wish.discordance if measured is None else measured
+    return _row(
+        skill.name,
+        skill.tier,
+        sizes,
+        asked,
+        Assumption(discordance=discordance, icc=wish.icc, sizes=tuple(sizes) or (1,)),
+        measured is not None,
+        settings.gate.alpha,
+        wish.power,
+        suites,
+    )
 
 
 def _row(

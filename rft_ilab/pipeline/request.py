@@ -17,7 +17,7 @@ from rft_ilab.config import Settings
 from rft_ilab.errors import RunError, SkillError
 from rft_ilab.grading.engine import build_grader
 from rft_ilab.grading.generator import FILE, MAX_BYTES, has_generator
-from rft_ilab.grading.proof.lint import quick_findings
+from rft_ilab.grading.proof.lint_skill import quick_findings
 from rft_ilab.grading.proof.prove import REMOTE, has_part
 from rft_ilab.pipeline.judging import Base
 from rft_ilab.policy.local.lazy import LazyPolicy

@@ -88,7 +88,7 @@ def ask(directory: Path, *arguments: str) -> tuple[bytes | None, str]:
     try:
         done = subprocess.run(command, capture_output=True, check=False, timeout=SECONDS, env=environment())
     except FileNotFoundError as error:
-        raise SkillError("git is not installed", fix="--base needs it") from error
+        raise SkillError("git is not installed", fix="a revision is read with it") from error
     except subprocess.TimeoutExpired as error:
         raise SkillError(f"git {arguments[0]} took more than {SECONDS} s", where=directory) from error
     complaint = " ".join(done.stderr.decode(errors="replace").split())[:200]

@@ -8,7 +8,6 @@ error or a crash leaves what was there.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,6 +19,7 @@ import yaml
 from rft_ilab.disk import make_directory, put_in_place, staged
 from rft_ilab.errors import SkillError
 from rft_ilab.skills.reading import MAX_YAML_BYTES
+from rft_ilab.skills.style import grader_text, row_text
 from rft_ilab.skills.tree import ROOT, check_name
 from rft_ilab.types import Seed
 
@@ -93,13 +93,13 @@ def free_place(taxonomy: Path, name: str, files: Sequence[str] | Mapping[str, st
 
 
 def value_text(value: Mapping[str, Any]) -> str:
-    """A JSON object for people: indented."""
-    return json.dumps(value, indent=2, ensure_ascii=False) + "\n"
+    """A grader for people."""
+    return grader_text(value)
 
 
 def rows_text(rows: Sequence[Mapping[str, Any]]) -> str:
     """JSONL."""
-    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    return "".join(row_text(row) + "\n" for row in rows)
 
 
 def qna_text(description: str, seeds: Sequence[Seed], created_by: str) -> str:

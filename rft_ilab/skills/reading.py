@@ -161,22 +161,29 @@ def _refused(problem: str, at: Any) -> yaml.MarkedYAMLError:
 
 def read_yaml(path: Path) -> tuple[Any, yaml.Node]:
     """The value of a YAML file and its node tree (for line numbers). Raises SkillError with the line."""
-    loader = None
+    text = read_text(path, MAX_YAML_BYTES)
     try:
-        loader = _StrictLoader(read_text(path, MAX_YAML_BYTES))
-        node = loader.get_single_node()
-        if node is None:
-            raise SkillError("empty file", where=path)
-        return loader.construct_document(node), node  # type: ignore[no-untyped-call]
+        return parse_yaml(text)
+    except SkillError as error:
+        raise SkillError(error.what, where=path) from error
     except yaml.MarkedYAMLError as error:
         line = None if error.problem_mark is None else error.problem_mark.line + 1
         raise SkillError(f"not valid YAML: {error.problem}", where=path, line=line) from error
     except (yaml.YAMLError, ValueError) as error:  # ValueError: 2024-13-45 looks like a date and is none
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise SkillError(f"not valid YAML: {first}", where=path) from error
+
+
+def parse_yaml(text: str) -> tuple[Any, yaml.Node]:
+    """As :func:`read_yaml`, of a text. Raises SkillError if it is empty, YAMLError, ValueError."""
+    loader = _StrictLoader(text)
+    try:
+        node = loader.get_single_node()
+        if node is None:
+            raise SkillError("empty file")
+        return loader.construct_document(node), node  # type: ignore[no-untyped-call]
     finally:
-        if loader is not None:
-            loader.dispose()  # type: ignore[no-untyped-call]
+        loader.dispose()  # type: ignore[no-untyped-call]
 
 
 def line_of(node: yaml.Node, *path: str | int) -> int:

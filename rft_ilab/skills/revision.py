@@ -39,7 +39,7 @@ def find_revision(taxonomy: Path, ref: str) -> Revision:
     directory = taxonomy.resolve()
     top, complaint = ask(directory, "rev-parse", "--show-toplevel")
     if not top:
-        raise SkillError(f"in no git repository: {complaint}", where=taxonomy, fix="--base reads what judges from git")
+        raise SkillError(f"in no git repository: {complaint}", where=taxonomy, fix="a revision is read from git")
     repository = Path(os.fsdecode(top.rstrip(b"\n"))).resolve()
     found, complaint = ask(repository, "rev-parse", "--verify", f"{ref}^{{commit}}")
     if found is None or not re.fullmatch(rb"[0-9a-f]{40,64}\n", found):

@@ -8,7 +8,8 @@ from importlib import metadata
 import pytest
 
 COMMANDS = {
-    ("taxonomy", "lint"): ["--taxonomy-path", "--json", "--skill"],
+    ("taxonomy", "new"): ["SKILL", "--description", "--example", "--examples", "--grader", "--source", "--again"],
+    ("taxonomy", "lint"): ["--taxonomy-path", "--json", "--skill", "--changed", "--fix", "--format"],
     ("data", "verify"): ["--taxonomy-path", "--run", "--model", "--endpoint", "--target", "--seed", "--samples"],
     ("model", "rft"): [
         "--taxonomy-path",

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from rft_ilab.skills.style import grader_text
 from rft_ilab.types import Rollout, Skill, Task
 
 LABELS = ("YES", "NO", "MAYBE")
@@ -49,7 +50,7 @@ def write_skill(
         rows = plain_rows()
     lines = [line if isinstance(line, str) else json.dumps(line) for line in rows]
     (leaf / "tasks.jsonl").write_text("".join(line + "\n" for line in lines), encoding="utf-8")
-    (leaf / "grader.json").write_text(grader if isinstance(grader, str) else json.dumps(grader), encoding="utf-8")
+    (leaf / "grader.json").write_text(grader if isinstance(grader, str) else grader_text(grader), encoding="utf-8")
     (leaf / "qna.yaml").write_text(qna, encoding="utf-8")
     (leaf / "attribution.txt").write_text("Title of work: tests\n", encoding="utf-8")
     return leaf

@@ -39,5 +39,6 @@ def test_every_command_and_make_target_of_the_readme_exists() -> None:
     for target in targets:
         assert re.search(rf"^{target}:", makefile, re.M), target
     reference = (ROOT / "docs" / "reference.md").read_text(encoding="utf-8")
-    for command in ("taxonomy lint", "data verify", "model rft", "model regress", "rft run", "rft report"):
+    commands = ("taxonomy new", "taxonomy lint", "data verify", "model rft", "model regress", "rft run", "rft report")
+    for command in commands:
         assert f"ilab {command}" in text and f"## `ilab {command}`" in reference

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from statistics import fmean
 from typing import Literal
@@ -44,25 +45,30 @@ def cases_of(tasks: Sequence[Numbered], labels: Sequence[str], count: int) -> li
     listed = tuple(labels) or (tuple(found) if 5 * len(found) <= len(tasks) else ())
     probed = spread(tasks, count)
     references = [task.reference for _, task in probed]
+    words = [tokens(text) for text in references]
     return [
-        Case(line=line, task=task, other=_other(references, index), labels=listed if len(listed) > 1 else ())
+        Case(line=line, task=task, other=_other(references, words, index), labels=listed if len(listed) > 1 else ())
         for index, (line, task) in enumerate(probed)
     ]
 
 
-def _other(references: Sequence[str], index: int) -> str | None:
-    """The most unlike of the next references (from the middle on) that differ: a near one may be partly right."""
+def _other(references: Sequence[str], words: Sequence[Sequence[str]], index: int) -> str | None:
+    """The most unlike of the next references (from the middle on) that differ: a near one may be partly right.
+
+    ``words`` are the tokens of the references.
+    """
     own, start = references[index].strip(), index + len(references) // 2
-    following = [references[(start + step) % len(references)] for step in range(len(references))]
+    places = ((start + step) % len(references) for step in range(len(references)))
     # "5" and "5 %", or "The cat." and "the cat", may be the same answer.
-    different = [text for text in following if text.strip() != own and (not own or tokens(text) != tokens(own))]
-    words = set(tokens(own))
+    different = (i for i in places if references[i].strip() != own and (not own or words[i] != words[index]))
+    mine = set(words[index])
 
-    def likeness(text: str) -> float:
-        others = set(tokens(text))
-        return len(words & others) / max(len(words | others), 1)
+    def likeness(place: int) -> float:
+        others = set(words[place])
+        return len(mine & others) / max(len(mine | others), 1)
 
-    return min(different[:CANDIDATES], key=likeness, default=None)
+    nearest = min(islice(different, CANDIDATES), key=likeness, default=None)
+    return None if nearest is None else references[nearest]
 
 
 def probes_of(form: bool) -> tuple[Probe, ...]:

@@ -36,7 +36,9 @@ class Finding:
 
     def __str__(self) -> str:
         place = f"{self.file}:{self.line}" if self.line else f"{self.file}"
-        return f"{place}: {self.severity}: {self.message}" + (f" ({self.fix})" if self.fix else "")
+        text = f"{place}: {self.severity}: {self.message}" + (f" ({self.fix})" if self.fix else "")
+        # Names of files, fields and classes are anybody's: they shall not write lines or colours of their own.
+        return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
     @classmethod
     def of(cls, error: RftError, file: Path) -> Finding:
