@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from rft_ilab.pipeline import Request
     from rft_ilab.pipeline.judging import Base
+    from rft_ilab.scaleout.openinstruct.site import Site
 
 # Of an endpoint: calls at a time, and seconds of silence after which one is tried again.
 CONCURRENCY, TIMEOUT_S = 16, 120.0
@@ -237,6 +238,7 @@ def request_for(
     suites: tuple[str, ...] = (),
     lm_eval_include: Path | None = None,
     history: Path | None = None,
+    site: Site | None = None,
     **tables: Mapping[str, Any],
 ) -> Request:
     """Everything the pipeline wants to know. Keyword ``tables`` override settings, see :func:`overridden`; those of
@@ -260,6 +262,7 @@ def request_for(
         base=base,
         control=control or "",
         lm_eval_include=lm_eval_include,
+        site=site,
         histories=(history_file(), *([history] if history else [])),
     )
 
@@ -275,9 +278,14 @@ def start_request(
     endpoint: str | None,
     targets: tuple[str, ...],
     history: Path | None = None,
-    **train: float | None,
+    site: Site | None = None,
+    **train: Any,
 ) -> Request:
-    """What the commands with :data:`start_options` ask for; the run is new or resumed, see :func:`startable_run`."""
+    """What the commands with :data:`start_options` ask for; the run is new or resumed, see :func:`startable_run`.
+
+    With a ``site`` they speak of Open-Instruct's settings, the seed apart.
+    """
+    tables = {"train": train} if site is None else {"train": {"seed": train.pop("seed")}, "open_instruct": train}
     return request_for(
         taxonomy_path,
         startable_run(ctx, run_name, control),
@@ -286,8 +294,9 @@ def start_request(
         targets=targets,
         control=control,
         history=history,
-        train=train,
+        site=site,
         tracking={"report_to": report_to},
+        **tables,
     )
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from rft_ilab import __version__
-from rft_ilab.config import Settings
+from rft_ilab.config import OpenInstructSettings, Settings
 from rft_ilab.errors import RunError, SkillError
 from rft_ilab.grading.engine import build_grader
 from rft_ilab.grading.generator import FILE, MAX_BYTES, has_generator
@@ -22,6 +22,7 @@ from rft_ilab.grading.proof.prove import REMOTE, has_part
 from rft_ilab.pipeline.judging import Base
 from rft_ilab.policy.local.lazy import LazyPolicy
 from rft_ilab.rollouts import Environment
+from rft_ilab.scaleout.openinstruct.site import Site
 from rft_ilab.skills.reading import read_text
 from rft_ilab.skills.tasks import FILE as TASKS
 from rft_ilab.skills.tasks import MAX_BYTES as MAX_TASKS_BYTES
@@ -42,7 +43,7 @@ class Request:
     learnt, see :func:`with_own_targets`), with ``no_target`` none at all;
     ``control`` is one of ``types.CONTROLS`` where GRPO's reward is to be replaced. The gate compares with the stored
     ``baseline`` of that name, if there is one, instead of ``model``, and ``base`` is the git revision that
-    judges. It appends its verdict to every file of ``histories``. ``lm_eval_include`` holds further tasks of
+    judges. With ``site`` the RL stage is Open-Instruct's, there. The gate appends its verdict to every file of ``histories``. ``lm_eval_include`` holds further tasks of
     lm-evaluation-harness.
     """
 
@@ -61,6 +62,7 @@ class Request:
     base: Base | None = None
     histories: tuple[Path, ...] = ()
     lm_eval_include: Path | None = None
+    site: Site | None = None
 
     @property
     def own_taxonomy(self) -> Path:
@@ -160,6 +162,8 @@ class Workspace:
         }
         # Only where there is one: runs from before there were controls are resumed, too.
         control = {"control": self.request.control} if self.request.control else {}
+        if self.request.site is not None:
+            identity |= engine_identity(self.request.site, self.settings.open_instruct)
         manifest: dict[str, Any] = {
             **control,
             "identity": identity | control,
@@ -194,6 +198,13 @@ class Workspace:
     def student(self) -> Policy:
         """Who is to be trained."""
         return local_policy(self.model_directory)
+
+
+def engine_identity(site: Site, settings: OpenInstructSettings) -> dict[str, Any]:
+    """What decides what Open-Instruct does. DeepSpeed's states are for as many GPUs as wrote them."""
+    free = ("gpu", "gpu_hour_price", "checkpoint_every")
+    mine = {key: value for key, value in dataclasses.asdict(settings).items() if key not in free}
+    return {"engine": "open-instruct", "open_instruct": mine | {"gpus": site.gpus, "nodes": site.nodes}}
 
 
 def environments_of(skills: Sequence[Skill], settings: Settings) -> list[Environment]:

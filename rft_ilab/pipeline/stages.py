@@ -37,6 +37,10 @@ def train(request: Request, *, console: Console) -> Path:
     Under ``torchrun`` all processes train together; all but the first end here. Raises TrackerError before anything
     else if a tracker that was asked for is not installed.
     """
+    if request.site is not None:
+        from rft_ilab.pipeline.openinstruct import train_open_instruct
+
+        return train_open_instruct(request, console=console)
     with workers.group() as rank:
         if rank == 0:
             return _train(request, Screen(console))
@@ -62,7 +66,7 @@ def _train(request: Request, screen: Screen) -> Path:
         )
     lessons = _lessons(data_stage(space, run, screen), space.targets)
     workers.meet()
-    targets = _targets(space, run)
+    targets = training_targets(space, run)
     settings = space.settings.train
     speed = run.manifest["stages"]["data"].get("positions_per_second")
     screen.say(
@@ -105,7 +109,7 @@ def _follow(request: Request, directory: Path) -> None:
     lessons = _lessons(run.path("data", "verified.jsonl"), space.targets)
     stage = RLStage(
         directory,
-        _targets(space, run),
+        training_targets(space, run),
         space.watched,
         space.settings.train,
         space.cache,
@@ -116,7 +120,7 @@ def _follow(request: Request, directory: Path) -> None:
     stage.run(space.model_directory, lessons, _margins(space))
 
 
-def _targets(space: Workspace, run: Run) -> list[Environment]:
+def training_targets(space: Workspace, run: Run) -> list[Environment]:
     """With the tasks that the data stage let through."""
     return [
         Environment.of(e.skill, [*clean_tasks(space, e), *further_tasks(run, e)], e.grader, e.settings)

@@ -215,7 +215,7 @@ def _provenance(report: RunReport) -> list[tuple[str, str]]:
     rows += [("Seed", str(manifest["seed"]))] if "seed" in manifest else []
     if report.gate:
         rows += [("Base model", report.gate.baseline), ("Tuned model", report.gate.candidate)]
-    for title, key in (("Identity: ", "identity"), ("Version of ", "versions")):
+    for title, key in (("Engine: ", "engine"), ("Identity: ", "identity"), ("Version of ", "versions")):
         found = manifest.get(key)
         for name, value in found.items() if isinstance(found, dict) else ():
             rows.append((f"{title}{name}", str(value)))

@@ -80,7 +80,7 @@ def export_rlvr(directory: Path, tasks: Sequence[ExportTask]) -> dict[str, tuple
         raise ValueError("a task of the test split must not be exported")
     train = [one for one in tasks if one.split == "train"]
     val = [one for one in tasks if one.split == "val"]
-    written = {_open_instruct(directory, train, val): (len(train), len(val))}
+    written = {export_open_instruct(directory, train, val).name: (len(train), len(val))}
     for skill in sorted({one.task.skill for one in tasks}):
         own = [[one for one in part if one.task.skill == skill] for part in (train, val)]
         written[_openai(directory, skill, *own)] = (len(own[0]), len(own[1]))
@@ -89,7 +89,8 @@ def export_rlvr(directory: Path, tasks: Sequence[ExportTask]) -> dict[str, tuple
     return written
 
 
-def _open_instruct(directory: Path, train: Sequence[ExportTask], val: Sequence[ExportTask]) -> str:
+def export_open_instruct(directory: Path, train: Sequence[ExportTask], val: Sequence[ExportTask]) -> Path:
+    """Write the rows for Open-Instruct alone; returns the directory below ``directory`` that has their digest."""
     import pyarrow as pa
 
     text = pa.string()
@@ -113,7 +114,7 @@ def _open_instruct(directory: Path, train: Sequence[ExportTask], val: Sequence[E
     name = f"open-instruct-{digest(parts)[:DIGEST_LENGTH]}"
     for split, part in parts.items():
         _parquet(directory / name / f"{split}.parquet", part, schema)
-    return name
+    return directory / name
 
 
 def _openai(directory: Path, skill: str, train: Sequence[ExportTask], val: Sequence[ExportTask]) -> str:
