@@ -13,6 +13,7 @@ from typing import Any
 
 WIDTH = "100000"  # columns, for the panel
 _ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+_LINE = re.compile(r" {1,3}(\S+) {2,}(\S.*)")
 #: Ray puts the name of the process before a line that was not written by the driver
 _PREFIX = re.compile(r"^\([^()]*pid=\d+[^()]*\) ?")
 TOLERATED = "tolerated: advantage 0"
@@ -64,8 +65,8 @@ class Log:
                 yield self._row(metrics)
         elif stripped[:1] in ("│", "|"):
             inner = stripped.strip("│|")
-            category, _, values = inner.strip().partition("  ") if inner[1:2].strip() else ("", "", inner)
-            self._panel.append((category.strip(), values.strip()))
+            match = _LINE.match(inner)
+            self._panel.append((match[1], match[2].strip()) if match else ("", inner.strip()))
         else:
             self._panel = None  # another process wrote in between; better no row than a wrong one
 

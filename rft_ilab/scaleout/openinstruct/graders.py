@@ -22,7 +22,7 @@ from rft_ilab.errors import RunError
 
 TOKEN = "RFT_GRADER_TOKEN"
 PROGRAM = "from rft_ilab.cli.serve_graders import serve_graders; serve_graders()"
-START_S = 60.0
+START_S = 180.0
 #: how long the server may be silent before the run is stopped; rewards try again meanwhile
 SILENCE_S = 60.0
 ASK_EVERY_S = 5.0

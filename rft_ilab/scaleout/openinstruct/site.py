@@ -59,7 +59,8 @@ def find(site: Site) -> Found:
         )
     if not site.python.is_file() or not os.access(site.python, os.X_OK):
         raise RunError("no such Python", where=site.python, fix="see --open-instruct-python")
-    done = subprocess.run([site.python, "-c", PROBE], capture_output=True, text=True, check=False)
+    environment = {**os.environ, "PYTHONPATH": str(site.checkout.resolve())}
+    done = subprocess.run([site.python, "-c", PROBE], env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
         raise RunError(f"this Python does not start: {last}", where=site.python)
