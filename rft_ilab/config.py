@@ -133,8 +133,8 @@ class TrainSettings:
 class OpenInstructSettings:
     """``--engine open-instruct`` (``docs/open-instruct.md``). 0 leaves a choice to the plan.
 
-    A step samples ``group_size`` answers to each of ``prompts`` prompts, ``async_steps`` steps ahead of the learners; all
-    weights are trained, at ``learning_rate``, for ``steps`` steps. ``kl_weight`` x KL to the base model joins the loss.
+    A step samples ``group_size`` answers to each of ``prompts`` prompts, ``async_steps`` steps ahead of the learners;
+    all weights are trained, at ``learning_rate``, for ``steps`` steps. ``kl_weight`` x KL to the base joins the loss.
     ``learners`` GPUs train, the others sample, ``tensor_parallel`` of them with one engine; ``zero_stage`` is
     DeepSpeed's. ``gpu`` is what the plan's arithmetic is about, ``gpu_hour_price`` what an hour of one costs (0: not
     said). All is saved every ``checkpoint_every`` steps. ``flags`` are handed to grpo_fast.py as they are, last.

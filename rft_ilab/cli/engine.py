@@ -21,8 +21,8 @@ engine_options = stacked(
         type=click.Choice(ENGINES),
         default="local",
         show_default=True,
-        help="local: this process. open-instruct: its grpo_fast.py, with vLLM, on this machine's GPUs or a Ray cluster; "
-        "then the gate and the report follow, and the exit code is the gate's (docs/open-instruct.md).",
+        help="local: this process. open-instruct: its grpo_fast.py, with vLLM, on the GPUs of this machine or of a Ray "
+        "cluster; then the gate and the report follow, and the exit code is the gate's (docs/open-instruct.md).",
     ),
     click.option(
         "--open-instruct",

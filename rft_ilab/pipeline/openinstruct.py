@@ -144,7 +144,9 @@ class _Training:
             finished = checkpoint.find_finished(output, EXPERIMENT, self.seed)
         if finished is None:
             raise RunError(
-                "grpo_fast.py ended well and left no finished model", where=output, fix="is it on storage that all share?"
+                "grpo_fast.py ended well and left no finished model",
+                where=output,
+                fix="is it on storage that all share?",
             )
         checkpoint.adopt(finished, self.space.model_directory, self.run.path("model"))
         self.screen.say(f"model: {finished.name} of Open-Instruct is {self.run.path('model')}")
@@ -240,9 +242,7 @@ def _prepare(space: Workspace, run: Run, site: Site, gpus: int) -> Prepared:
     )
     work = run.path(FOLDER).absolute()
     data = dataset.write_dataset(work / "data", tasks)
-    flags = flags_of(
-        plan, model=space.model_directory.absolute(), data=data, work=work, seed=space.settings.train.seed
-    )
+    flags = flags_of(plan, model=space.model_directory.absolute(), data=data, work=work, seed=space.settings.train.seed)
     return Prepared(plan=plan, tasks=tasks, data=data, flags=flags)
 
 

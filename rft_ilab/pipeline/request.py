@@ -41,10 +41,10 @@ class Request:
     (``endpoint_model``, else the first model listed there), with at most ``concurrency`` calls at a time, each given
     ``timeout_s`` seconds; ``targets`` empty means the skills of tier target (where a run is judged, those it
     learnt, see :func:`with_own_targets`), with ``no_target`` none at all;
-    ``control`` is one of ``types.CONTROLS`` where GRPO's reward is to be replaced. The gate compares with the stored
-    ``baseline`` of that name, if there is one, instead of ``model``, and ``base`` is the git revision that
-    judges. With ``site`` the RL stage is Open-Instruct's, there. The gate appends its verdict to every file of ``histories``. ``lm_eval_include`` holds further tasks of
-    lm-evaluation-harness.
+    ``control`` is one of ``types.CONTROLS`` where GRPO's reward is to be replaced. With a ``site``,
+    Open-Instruct trains there. The gate compares with the stored ``baseline`` of that name, if there is one, instead
+    of ``model``, and ``base`` is the git revision that judges. It appends its verdict to every file of ``histories``.
+    ``lm_eval_include`` holds further tasks of lm-evaluation-harness.
     """
 
     taxonomy: Path

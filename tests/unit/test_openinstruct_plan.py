@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import io
 import json
 import math
@@ -69,10 +70,14 @@ def test_time_of_a_step() -> None:
         shape, gpu, answers=256, prompt=300.0, response=1000, learners=4, engines=1, tensor_parallel=1, sequences=128,
         together=False,
     )  # fmt: skip
-    # Two rounds of 128; for a token of each: 2e10 bytes of weights and 128 x 800 x 131,072 of keys and values, at 1e12 B/s.
+    # Two rounds of 128; for a token of each 2e10 bytes of weights and 128 x 800 x 131,072 of keys and values.
     decode = 2 * 1000 * (2e10 + 128 * 800 * 131_072) / 1e12
     prefill = 256 * 300 * 2e10 / 3e14
-    assert took.waves == 2 and took.sample_s == pytest.approx(decode + prefill) and decode == pytest.approx(66.84, abs=0.01)
+    assert (
+        took.waves == 2
+        and took.sample_s == pytest.approx(decode + prefill)
+        and decode == pytest.approx(66.84, abs=0.01)
+    )
     # 256 x 1300 tokens x 8e10 operations on 4 x 3e14 a second.
     assert took.tokens == 332_800 and took.learn_s == pytest.approx(22.19, abs=0.01)
     assert took.send_s == 1.0 and took.total_s == pytest.approx(took.sample_s + 2.0)
@@ -215,7 +220,12 @@ def test_the_log_becomes_rows(width: int) -> None:
     text += printed(
         width,
         {
-            "other": {"episode": "64", "training_step": "2", "learner_tokens_per_second_step": "812.50", "scores": "0.31"},
+            "other": {
+                "episode": "64",
+                "training_step": "2",
+                "learner_tokens_per_second_step": "812.50",
+                "scores": "0.31",
+            },
             "time": {"total": "3.00", "training": "1.25", "group_generation_max": "2.50"},
             "val": {"total_reward_groups": "6.00", "num_total_tokens": "4096", "advantages_min": "1.23e-06"},
         },
@@ -272,7 +282,8 @@ def test_a_data_set_has_no_test_task_and_its_name_is_its_content(tmp_path: Path)
     from tests.unit.taxonomies import write_skill
 
     write_skill(tmp_path / "taxonomy")
-    environments = environments_of(find_skills(tmp_path / "taxonomy", load_settings(tmp_path / "taxonomy")), load_settings(tmp_path / "taxonomy"))
+    given = load_settings(tmp_path / "taxonomy")
+    environments = environments_of(find_skills(tmp_path / "taxonomy", given), given)
     tasks = tasks_of(environments)
     first = write_dataset(tmp_path / "data", tasks)
     held_out = {t.id for e in environments for t in e.split("test")}
@@ -286,6 +297,16 @@ def test_a_data_set_has_no_test_task_and_its_name_is_its_content(tmp_path: Path)
     assert all(set(row) == {"label", "completion", "passed"} for row in known)
     with pytest.raises(RunError, match="there are no validation tasks"):
         write_dataset(tmp_path / "data", [one for one in tasks if one.split == "train"])
+
+
+def test_the_plans_of_the_document_are_what_the_tool_prints() -> None:
+    root = Path(__file__).resolve().parents[2]
+    specification = importlib.util.spec_from_file_location("make_plans", root / "tools" / "make_plans.py")
+    assert specification and specification.loader
+    tool = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(tool)
+    text = (root / "docs" / "open-instruct.md").read_text(encoding="utf-8")
+    assert tool.rewritten(text) == text and text.count("tokens/s") >= 2
 
 
 @pytest.mark.parametrize("line", ["prompts = 0", "group_size = 1", "zero_stage = 1", 'gpu = "tpu"', "steps = -1"])

@@ -1,4 +1,4 @@
-"""``ilab model rft --engine open-instruct`` from the command line to the report, on a grpo_fast.py that trains nothing."""
+"""``ilab model rft --engine open-instruct``, command line to report, on a grpo_fast.py that trains nothing."""
 
 from __future__ import annotations
 
@@ -69,9 +69,11 @@ def invoke(arguments: list[str]) -> Result:
 def test_a_dry_run_says_all_of_it_without_open_instruct(place: Path) -> None:
     result = invoke(command(place, "--dry-run", "--ray-address", "http://head:8265", "--ray-job", "--nodes", "2"))
     assert result.exit_code == 0, result.output
-    for part in ("210 training and 30 validation tasks", "Ray        14 CPUs = 10 x 1 learner GPU + 1 engine GPU",
-                 "RFT_GRADER_TOKEN=(secret)", "OPEN_INSTRUCT_PYTHON", "--num_learners_per_node 1",
-                 "ray.scripts.scripts job submit --address http://head:8265", "sh launcher.sh", "nothing was launched"):  # fmt: skip
+    for part in (
+        "210 training and 30 validation tasks", "Ray        14 CPUs = 10 x 1 learner GPU + 1 engine GPU",
+        "RFT_GRADER_TOKEN=(secret)", "OPEN_INSTRUCT_PYTHON", "--num_learners_per_node 1",
+        "ray.scripts.scripts job submit --address http://head:8265", "sh launcher.sh", "nothing was launched",
+    ):  # fmt: skip
         assert part in result.output, part
     (data,) = (place / "run" / "open-instruct" / "data").iterdir()
     assert sorted(path.name for path in data.iterdir()) == ["test.parquet", "train.parquet"]
@@ -104,7 +106,9 @@ def test_a_failure_is_one_line_and_the_same_command_resumes(place: Path, monkeyp
     result = invoke(real(place))
     assert result.exit_code == 2
     last = result.output.strip().splitlines()[-1]
-    assert "grpo_fast.py ended with exit code 1: RuntimeError: CUDA error: out of memory" in last and "train.log" in last
+    assert (
+        "grpo_fast.py ended with exit code 1: RuntimeError: CUDA error: out of memory" in last and "train.log" in last
+    )
     assert not (place / "run" / "model").exists()
     monkeypatch.delenv("FAKE_FAIL")
     result = invoke(real(place))
@@ -184,7 +188,14 @@ def test_another_number_of_gpus_is_another_run(place: Path, monkeypatch: pytest.
 
 
 def test_of_many_models_the_newest_finished_one_of_the_run_counts(tmp_path: Path) -> None:
-    for name in ("rft__0__100", "rft__0__300", "rft__0__200", "rft__1__900", "other__0__900", "rft__0__400_checkpoints"):
+    for name in (
+        "rft__0__100",
+        "rft__0__300",
+        "rft__0__200",
+        "rft__1__900",
+        "other__0__900",
+        "rft__0__400_checkpoints",
+    ):
         (tmp_path / name).mkdir()
     assert checkpoint.find_finished(tmp_path, "rft", 0) is None
     for name in ("rft__0__100", "rft__0__200", "rft__1__900", "rft__0__400_checkpoints"):

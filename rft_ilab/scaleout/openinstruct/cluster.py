@@ -10,7 +10,6 @@ from rft_ilab.errors import RunError
 from rft_ilab.scaleout.openinstruct.plan import Layout
 
 
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cluster:
     """Nodes that are alive, each with what it has in all of ``CPU`` and ``GPU``; ``free`` is what nobody has taken."""
@@ -37,7 +36,7 @@ class Cluster:
             raise RunError(
                 f"the Ray cluster cannot hold the plan: {'; '.join(missing)}",
                 where=address,
-                fix="start it with more (ray start --num-cpus counts, not cores), or plan for less with --gpus and --nodes",
+                fix="start it with more (ray start --num-cpus is what counts), or ask for less with --gpus and --nodes",
             )
 
 

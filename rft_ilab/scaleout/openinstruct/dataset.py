@@ -41,9 +41,7 @@ def write_dataset(directory: Path, tasks: Sequence[ExportTask]) -> Path:
     return export_open_instruct(directory, train, val)
 
 
-def measure(
-    tasks: Sequence[ExportTask], count: Callable[[tuple[Message, ...]], int], response: int
-) -> Data:
+def measure(tasks: Sequence[ExportTask], count: Callable[[tuple[Message, ...]], int], response: int) -> Data:
     """``count``: tokens of a chat, as the model's template writes it."""
     lengths = [count(one.prompt) for one in tasks if one.split == "train"]
     return Data(rows=len(lengths), longest=max(lengths), mean=fmean(lengths), response=response)

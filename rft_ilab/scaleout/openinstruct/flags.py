@@ -17,7 +17,7 @@ OWN = (
 
 
 def flags_of(plan: Plan, *, model: Path, data: Path, work: Path, seed: int) -> list[str]:
-    """``work``: where grpo_fast writes; on several nodes all must see it. Raises RunError on a bad ``flags`` setting."""
+    """``work``: where grpo_fast writes; all nodes must see it. Raises RunError on a bad ``flags`` setting."""
     s, d, layout = plan.settings, plan.data, plan.layout
     flags: dict[str, tuple[object, ...]] = {
         "exp_name": (EXPERIMENT,),

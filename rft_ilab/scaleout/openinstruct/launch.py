@@ -161,10 +161,8 @@ def shown_environment(environment: Mapping[str, str]) -> str:
     return " ".join(f"{k}={'(secret)' if k == SECRET else shlex.quote(v)}" for k, v in environment.items())
 
 
-def lines_of(
-    process: subprocess.Popen[bytes], path: Path, start: int, check: Callable[[], None]
-) -> Iterator[str]:
-    """Lines of a log that a running process writes, from byte ``start``, until it has ended. ``check`` is called often."""
+def lines_of(process: subprocess.Popen[bytes], path: Path, start: int, check: Callable[[], None]) -> Iterator[str]:
+    """Lines of a log that a process writes, from byte ``start``, until it has ended. ``check`` is called often."""
     with path.open("rb") as file:
         file.seek(start)
         rest = b""

@@ -86,9 +86,7 @@ class EngineMemory:
     reserve: float = ENGINE_RESERVE
 
 
-def engine_memory(
-    shape: Shape, gpu: Gpu, *, tensor_parallel: int, utilization: float, sequence: int
-) -> EngineMemory:
+def engine_memory(shape: Shape, gpu: Gpu, *, tensor_parallel: int, utilization: float, sequence: int) -> EngineMemory:
     """``utilization``: share of the GPU that vLLM takes; ``sequence``: tokens of the longest prompt and answer.
 
     ``sequences`` that fit at once, all at their longest, is 0 where none does.
@@ -98,6 +96,4 @@ def engine_memory(
     # Heads of keys and values are divided, and copied where there are fewer than GPUs.
     each = shape.kv_bytes / min(tensor_parallel, shape.kv_heads)
     tokens = int(cache / each)
-    return EngineMemory(
-        budget=budget, weights=weights, cache=cache, cache_tokens=tokens, sequences=tokens // sequence
-    )
+    return EngineMemory(budget=budget, weights=weights, cache=cache, cache_tokens=tokens, sequences=tokens // sequence)

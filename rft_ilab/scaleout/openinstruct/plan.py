@@ -1,8 +1,8 @@
 """Who learns, who samples, and what that takes: chosen by arithmetic before anything starts.
 
-An engine takes as few GPUs as hold the model, a learner the lowest ZeRO stage that fits; of the ways to divide the GPUs
-then, the one with the shortest step. On several nodes whole nodes learn or sample, because grpo_fast places one group of
-learners on each node (``STRICT_SPREAD``), with 10 CPUs a GPU.
+An engine takes as few GPUs as hold the model, a learner the lowest ZeRO stage that fits; of the ways to divide the
+GPUs then, the one with the shortest step. On several nodes whole nodes learn or sample, because grpo_fast places one
+group of learners on each node (``STRICT_SPREAD``), with 10 CPUs a GPU.
 """
 
 from __future__ import annotations
@@ -115,7 +115,9 @@ def make_plan(shape: Shape, data: Data, settings: OpenInstructSettings, *, nodes
             f"{shape.context} that {shape.name} can see",
             fix="shorten the prompts, or lower max_tokens of the skill in rft.toml",
         )
-    found = [plan for layout in _layouts(nodes, gpus, settings) for plan in _plans(shape, data, settings, nodes, layout)]
+    found = [
+        plan for layout in _layouts(nodes, gpus, settings) for plan in _plans(shape, data, settings, nodes, layout)
+    ]
     if not found:
         raise RunError(
             f"{nodes} x {gpus} GPUs cannot be divided as asked for",
@@ -125,9 +127,9 @@ def make_plan(shape: Shape, data: Data, settings: OpenInstructSettings, *, nodes
     if not fitting:
         least = min(found, key=_shortage)
         raise RunError(
-            f"{shape.name} does not fit on {nodes} x {gpus} {least.gpu.name}: at best, with ZeRO stage {least.stage}, a "
-            f"learner needs {least.learner.total / GIB:.0f} of {room(least) / GIB:.0f} GiB, and an engine has room for "
-            f"{least.engine.sequences} sequences",
+            f"{shape.name} does not fit on {nodes} x {gpus} {least.gpu.name}: with ZeRO stage {least.stage}, "
+            f"a learner needs {least.learner.total / GIB:.0f} of {room(least) / GIB:.0f} GiB, and an engine has room "
+            f"for {least.engine.sequences} sequences",
             fix="take more or larger GPUs (--gpus, --nodes, gpu in [open_instruct]), or a smaller model",
         )
     return min(fitting, key=lambda plan: (plan.layout.tensor_parallel, plan.step.total_s, plan.stage))
@@ -179,9 +181,7 @@ def _plans(shape: Shape, data: Data, settings: OpenInstructSettings, nodes: int,
             stage=stage,
             pack=pack,
             utilization=utilization,
-            learner=learner_memory(
-                shape, stage=stage, learners=learners, pack=pack, reference=settings.kl_weight > 0
-            ),
+            learner=learner_memory(shape, stage=stage, learners=learners, pack=pack, reference=settings.kl_weight > 0),
             engine=engine,
             step=step_time(
                 shape,

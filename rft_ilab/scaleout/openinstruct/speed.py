@@ -24,7 +24,7 @@ START_S = 600.0  # loading, compiling, placement
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepTime:
-    """Seconds of one step; ``tokens`` of its prompts and answers; ``waves``: rounds that an engine needs for its share."""
+    """Seconds of one step, which has so many ``tokens``; ``waves``: rounds that an engine needs for its share."""
 
     sample_s: float
     learn_s: float
@@ -56,7 +56,7 @@ def step_time(
     sequences: int,
     together: bool,
 ) -> StepTime:
-    """``answers`` of a step, each of a ``prompt`` and at most ``response`` tokens; ``sequences``: at once in an engine."""
+    """``answers`` of a step, of ``response`` tokens at most; an engine takes ``sequences`` at once."""
     p = shape.parameters
     share = math.ceil(answers / engines)
     waves = math.ceil(share / sequences)

@@ -13,7 +13,10 @@ from rft_ilab.scaleout.openinstruct.speed import COMPUTE, LAUNCH_S, READ, SEND, 
 def plan_lines(plan: Plan) -> Iterator[str]:
     s, d, layout = plan.settings, plan.data, plan.layout
     yield f"plan: {plan.shape.name}, {_billions(plan.shape.parameters)} parameters, on {_machines(plan)}"
-    yield f"  data       {d.rows} training tasks; a prompt has {d.mean:.0f} tokens, at most {d.longest}; answers at most {d.response}"
+    yield (
+        f"  data       {d.rows} training tasks; a prompt has {d.mean:.0f} tokens, at most {d.longest}; "
+        f"answers at most {d.response}"
+    )
     yield (
         f"             a step is {s.prompts} prompts x {s.group_size} answers = {plan.answers}; {s.steps} steps = "
         f"{s.steps * plan.answers:,} answers; tasks needed: {s.async_steps} steps ahead x {s.prompts} = "
@@ -32,26 +35,32 @@ def plan_lines(plan: Plan) -> Iterator[str]:
 
 
 def _memory(plan: Plan) -> Iterator[str]:
-    m, e, p = plan.learner, plan.engine, plan.shape.parameters
+    m, e, shape, p = plan.learner, plan.engine, plan.shape, plan.shape.parameters
     n = sum(plan.layout.learners)
     over = f" / {n}" if n > 1 else ""
-    yield f"  learner    ZeRO stage {plan.stage}; GiB on each of {n} GPU{_s(n)}:" if n > 1 else f"  learner    ZeRO stage {plan.stage}; GiB:"
+    yield (
+        f"  learner    ZeRO stage {plan.stage}; GiB on each of {n} GPU{_s(n)}:"
+        if n > 1
+        else f"  learner    ZeRO stage {plan.stage}; GiB:"
+    )
     yield f"    weights     {m.weights / GIB:6.1f}   2 bytes x {_billions(p)}{over if plan.stage == 3 else ''}"
     yield f"    gradients   {m.gradients / GIB:6.1f}   4 bytes x {_billions(p)}{over}"
     yield f"    optimizer   {m.optimizer / GIB:6.1f}   12 bytes x {_billions(p)}{over}"
     if m.reference:
         yield f"    reference   {m.reference / GIB:6.1f}   a frozen copy of the weights, for KL"
-    yield f"    activations {m.activations / GIB:6.1f}   {plan.pack} tokens x {plan.shape.hidden} x (2 bytes x {plan.shape.layers} layers + 34)"
+    kept = f"{shape.hidden} x (2 bytes x {shape.layers} layers + 34)"
+    yield f"    activations {m.activations / GIB:6.1f}   {plan.pack} tokens x {kept}"
     yield f"    logits      {m.logits / GIB:6.1f}   {plan.pack} tokens x {plan.shape.vocabulary} words x 10 bytes"
     yield f"    reserve     {m.reserve / GIB:6.1f}   assumed: CUDA, NCCL, fragmentation"
-    yield f"    in all      {m.total / GIB:6.1f}   of {room(plan) / GIB:.1f}{' that vLLM leaves' if plan.layout.shared else ''}"
+    left = " that vLLM leaves" if plan.layout.shared else ""
+    yield f"    in all      {m.total / GIB:6.1f}   of {room(plan) / GIB:.1f}{left}"
     tp = plan.layout.tensor_parallel
     each = f" on each of {tp} GPUs" if tp > 1 else ""
     yield f"  engine     vLLM takes {plan.utilization:g} of a GPU = {e.budget / GIB:.1f} GiB{each}:"
     yield f"    weights     {e.weights / GIB:6.1f}   2 bytes x {_billions(p)}{f' / {tp}' if tp > 1 else ''}"
     yield f"    reserve     {e.reserve / GIB:6.1f}   assumed: CUDA graphs, activations"
     yield (
-        f"    KV cache    {e.cache / GIB:6.1f}   {plan.shape.kv_bytes / 1024:.0f} KiB a token: {e.cache_tokens:,} tokens, "
+        f"    KV cache    {e.cache / GIB:6.1f}   {shape.kv_bytes / 1024:.0f} KiB a token: {e.cache_tokens:,} tokens, "
         f"{e.sequences:,} sequences of {plan.data.sequence}"
     )
 
@@ -74,13 +83,14 @@ def _time(plan: Plan) -> Iterator[str]:
     rounds = f", in {t.waves} rounds of at most {ENGINE_SEQUENCES} an engine," if t.waves > 1 else ""
     yield (
         f"  speed      a step of {t.tokens:,} tokens: sampling {t.sample_s:.1f} s{rounds}, learning {t.learn_s:.1f} s "
-        f"({'one after the other' if t.together else 'at the same time'}), weights to the engines {t.send_s:.1f} s, {STEP_S:.1f} s besides "
+        f"({'one after the other' if t.together else 'at the same time'}), weights to the engines {t.send_s:.1f} s, "
+        f"{STEP_S:.1f} s besides "
         f"= {t.total_s:.1f} s, {_round(t.tokens_per_s)} tokens/s"
     )
     yield (
         f"             assumed: {COMPUTE:.0%} of {plan.gpu.flops / 1e12:.0f} TFLOP/s, {READ:.0%} of "
-        f"{plan.gpu.bandwidth / 1e12:.2f} TB/s but {LAUNCH_S * 1000:.0f} ms a token at least, {SEND / 1e9:.0f} GB/s between GPUs; "
-        f"answers as long as allowed"
+        f"{plan.gpu.bandwidth / 1e12:.2f} TB/s but {LAUNCH_S * 1000:.0f} ms a token at least, {SEND / 1e9:.0f} GB/s "
+        "between GPUs; answers as long as allowed"
     )
     price = plan.settings.gpu_hour_price
     cost = f", {plan.gpu_hours * price:,.2f} at {price:g} an hour" if price else ""
