@@ -85,6 +85,8 @@ def take_site(ctx: click.Context, wishes: dict[str, Any]) -> tuple[Site | None, 
         return None, False
     if wishes.get("control"):
         fail("--control is for the local engine: Open-Instruct gets its rewards from the graders alone")
+    if wishes.get("endpoint"):
+        fail("--endpoint is for the local engine: `ilab data verify --endpoint` samples, and the same --run goes on")
     return checked(Site(**values)), dry_run
 
 

@@ -38,7 +38,7 @@ from rft_ilab.scaleout.openinstruct.graders import TOKEN, Graders, healthy, serv
 from rft_ilab.scaleout.openinstruct.launch import SHOWN_LINES, Place, failure, lines_of, shown_environment
 from rft_ilab.scaleout.openinstruct.plan import Plan, make_plan
 from rft_ilab.scaleout.openinstruct.shape import read_shape
-from rft_ilab.scaleout.openinstruct.site import KNOWN_COMMIT, Found, Site, find, local_gpus
+from rft_ilab.scaleout.openinstruct.site import KNOWN_COMMIT, Found, Site, find, local_cpus, local_gpus
 from rft_ilab.scaleout.openinstruct.words import plan_lines
 from rft_ilab.store import Run, append_jsonl, write_atomic
 from rft_ilab.synth.exports import ExportTask
@@ -111,8 +111,12 @@ def train_open_instruct(request: Request, *, console: Console) -> Path:
         cluster.check(prepared.plan.layout, site.ray_address)
     elif prepared.plan.nodes > 1:
         raise RunError("several nodes take a Ray cluster", fix="start one, and give its head with --ray-address")
-    elif not site.gpus and not gpus:
-        raise RunError("no GPU was found here", fix="say how many with --gpus, or give a cluster with --ray-address")
+    elif prepared.plan.layout.cpus > local_cpus():
+        # Ray would wait for them, and then give up.
+        raise RunError(
+            f"Ray must count {prepared.plan.layout.cpus} CPUs for this plan, this machine has {local_cpus()}",
+            fix=f"ray start --head --num-cpus {prepared.plan.layout.cpus}, and --ray-address 127.0.0.1:6379",
+        )
     write_atomic(run.path(FOLDER, "plan.txt"), "\n".join(said) + "\n")
     run.manifest["engine"] = {
         "name": "open-instruct",

@@ -43,6 +43,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         monkeypatch.setenv(variable, str(tmp_path / variable))
     for variable in ("RAY_ADDRESS", "RFT_OPEN_INSTRUCT", "RFT_OPEN_INSTRUCT_PYTHON"):
         monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setattr("rft_ilab.pipeline.openinstruct.local_cpus", lambda: 64)
     write_skill(tmp_path / "taxonomy", "area/target")
     (tmp_path / "taxonomy" / "rft.toml").write_text(SETTINGS)
     make_tiny_model(tmp_path / "model", max_position_embeddings=1024)
@@ -120,19 +121,20 @@ def test_ctrl_c_stops_it_and_leaves_nothing_running(place: Path, monkeypatch: py
     monkeypatch.setenv("FAKE_SLOW", "0.5")
     program = (
         "import sys, types\nfrom instructlab.configuration import get_default_config\n"
-        "from rft_ilab.cli.train import rft\n"
+        "from rft_ilab.cli.train import rft\nfrom rft_ilab.pipeline import openinstruct\n"
+        "openinstruct.local_cpus = lambda: 64\n"
         "rft(sys.argv[1:], obj=types.SimpleNamespace(config=get_default_config(), default_map=None))"
     )
     process = subprocess.Popen(
         [sys.executable, "-c", program, *real(place)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
     log = place / "run" / "open-instruct" / "train.log"
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 240
     while not (log.exists() and "Saved checkpoint state at step 1" in log.read_text()):
         assert time.monotonic() < deadline and process.poll() is None
         time.sleep(0.1)
     process.send_signal(signal.SIGINT)
-    said = process.communicate(timeout=30)[0]
+    said = process.communicate(timeout=120)[0]
     assert process.returncode == 130 and "resume with" in said
     listed = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
     assert str(place) not in listed
@@ -166,11 +168,21 @@ def test_a_dead_grader_server_stops_the_training_loudly(place: Path, monkeypatch
         (["--open-instruct", str(FAKE), "--open-instruct-python", "nothing"], "nothing: no such Python"),
         (["--ray-job"], "--ray-job needs --ray-address http://HOST:8265"),
         (["--control", "random-reward"], "--control is for the local engine"),
+        (["--endpoint", "http://h/v1"], "--endpoint is for the local engine"),
+        (["--ray-address", "ray://h:10001"], "--ray-address ray:// is not for training"),
+        (["--grader-url", "h:1"], "--grader-url must begin with http://"),
     ],
 )
 def test_bad_input_is_one_line(place: Path, more: list[str], said: str) -> None:
     result = invoke(command(place, *more))
     assert result.exit_code == 2 and said in result.output and len(result.output.strip().splitlines()) == 1
+
+
+def test_a_machine_with_few_cpus_is_told_how_to_count_more(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rft_ilab.pipeline.openinstruct.local_cpus", lambda: 8)
+    result = invoke(real(place))
+    assert result.exit_code == 2 and "Ray must count 13 CPUs for this plan, this machine has 8" in result.output
+    assert "ray start --head --num-cpus 13" in result.output
 
 
 def test_options_of_open_instruct_need_its_engine(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,7 +25,6 @@ from rft_ilab.errors import RunError
 from rft_ilab.scaleout.openinstruct.follow import WIDTH, Log
 from rft_ilab.scaleout.openinstruct.plan import Layout
 from rft_ilab.scaleout.openinstruct.site import Found, Site
-from rft_ilab.store import write_atomic
 
 HERE = Path(__file__).parent
 SHIPPED = ("grader_client.py", "verifier.py", "launcher.py", "preflight.py", "oncluster.py")
@@ -71,8 +70,8 @@ class Place:
         return {"RAY_ADDRESS": self.site.ray_address} if self.site.ray_address and not self.site.ray_job else {}
 
     def command(self, script: str, arguments: Sequence[str]) -> list[str]:
-        """A shipped ``script`` and its arguments, as they run in the end."""
-        return [str(self.found.python), str(self.code / script), *arguments]
+        """A shipped ``script`` and its arguments, as they run in the end; a job finds it in its working directory."""
+        return [str(self.found.python), script if self.site.ray_job else str(self.code / script), *arguments]
 
     def submission(self, name: str, job: str) -> list[str]:
         """The command that hands ``name`` (a shell script in ``code``) to the cluster as a job."""
@@ -118,13 +117,13 @@ class Place:
                 with contextlib.suppress(ValueError):
                     if line.startswith("{"):
                         return json.loads(line)
-        reasons = [line for line in lines if line.startswith("rft-ilab:")] or lines or ["it said nothing"]
-        raise RunError(f"{script}: {reasons[-1].removeprefix('rft-ilab: ')}", fix=self._fix())
+        own = [line.removeprefix("rft-ilab: ") for line in lines if line.startswith("rft-ilab:")]
+        raise RunError(own[-1] if own else f"{script}: {(lines or ['it said nothing'])[-1]}", fix=self._fix())
 
     def _fix(self) -> str:
         if self.site.ray_address:
             return "check --ray-address, and that this machine can be reached from the cluster (--grader-host)"
-        return "check --open-instruct-python"
+        return f"what the graders said is in {self.code.parent / 'graders.log'}"
 
     def stop(
         self, process: subprocess.Popen[bytes], job: str, patience: Sequence[tuple[signal.Signals, float]] = PATIENCE
@@ -151,9 +150,11 @@ def _inherited() -> dict[str, str]:
 
 
 def _write_script(path: Path, command: Sequence[str], environment: Mapping[str, str]) -> None:
+    """A file that none but its owner may read at any time."""
     lines = [f"export {key}={shlex.quote(value)}\n" for key, value in environment.items()]
-    write_atomic(path, "".join(lines) + f"exec {shlex.join(command)}\n")
-    path.chmod(0o700)
+    path.unlink(missing_ok=True)
+    with os.fdopen(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o700), "w", encoding="utf-8") as file:
+        file.write("".join(lines) + f"exec {shlex.join(command)}\n")
 
 
 def shown_environment(environment: Mapping[str, str]) -> str:

@@ -19,7 +19,8 @@ def main() -> int:
         ]
         free = {k: ray.available_resources().get(k, 0.0) for k in ("CPU", "GPU")}
     except Exception as error:  # noqa: BLE001 - one line, whatever it is
-        print(f"{type(error).__name__}: {' '.join(str(error).split())}", file=sys.stderr)
+        said = " ".join(str(error).split()) or "no Ray cluster answers"
+        print(f"{type(error).__name__}: {said}", file=sys.stderr)
         return 1
     print(json.dumps({"nodes": nodes, "free": free, "ray": ray.__version__}))
     return 0

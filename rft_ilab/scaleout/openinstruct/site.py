@@ -84,6 +84,11 @@ def commit_of(checkout: Path) -> str:
     return head.stdout.strip() + ("+dirty" if changed.stdout.strip() else "")
 
 
+def local_cpus() -> int:
+    """CPUs that Ray would count on this machine."""
+    return os.cpu_count() or 1
+
+
 def local_gpus() -> int:
     """GPUs of this machine; 0 where there is no ``nvidia-smi``."""
     try:
