@@ -58,7 +58,7 @@ help: ## list the targets
 	@echo "  RUN=name           run directory below .rft/data/instructlab/rft/runs, or a path   [$(RUN)]"
 	@echo "  SEED=0             seed of sampling and training                          [rft.toml]"
 	@echo "  MODEL=path         train: model to start from; regress: model to judge    [embedded; of the run]"
-	@echo "  ENDPOINT=url       OpenAI-compatible server that samples the answers      [none]"
+	@echo "  ENDPOINT=url       OpenAI-compatible server that samples the answers (url,url: several)  [none]"
 	@echo "  ARGS='--steps 10'  more options of the ilab command"
 	@echo "  PYTHON=path        the Python 3.11 that makes .venv                       [python3.11]"
 
@@ -135,6 +135,10 @@ simulate-sequential: $(STAMP) ## what `--until-decided` costs and saves: error r
 .PHONY: bench-synth
 bench-synth: $(STAMP) ## what verifying and deduplicating 100,000 candidates costs (about two minutes)
 	$(ISOLATED) .venv/bin/python tools/bench_synth.py
+
+.PHONY: bench-server
+bench-server: $(STAMP) ## how fast the grader server is, also beside slow and dying clients (about a minute and a half)
+	$(ISOLATED) .venv/bin/python tools/bench_server.py $(ARGS)
 
 .PHONY: bench-gate
 bench-gate: $(STAMP) ## what the gate costs when all answers are cached, and its error rates (about two minutes)

@@ -4,7 +4,7 @@ A lost connection, silence, 408, 425, 429 and 5xx are tried again after exponent
 "Exponential Backoff and Jitter", AWS 2015); a ``Retry-After`` (RFC 9110, both forms; also ``retry-after-ms``) is
 honoured. No redirect is followed.
 
-Not covered: several servers with failover, and a bound over clients that run at the same time.
+Not covered: a bound over clients that run at the same time. (Several servers: :mod:`rft_ilab.policy.servers`.)
 """
 
 from __future__ import annotations
@@ -39,7 +39,11 @@ _JITTER = random.Random()
 class RemoteError(Exception):
     """A call that failed for good. ``status`` is None if no answer came; ``body`` is the start of the answer.
 
-    ``tries`` is how often the server was asked."""
+    ``tries`` is how often the server was asked. ``passing``: another try, here after ``wait_s`` seconds or at another
+    server, may succeed."""
+
+    passing = False
+    wait_s = 0.0
 
     def __init__(self, what: str, status: int | None = None, body: str = "", tries: int = 1) -> None:
         self.status, self.body, self.tries = status, body, tries
@@ -162,6 +166,7 @@ class Client:
                 self.retries += 1
                 own = min(p.max_backoff_s, p.backoff_s * 2**attempt) * _JITTER.uniform(0.5, 1.0)
                 await asyncio.sleep(max(min(wait, p.max_backoff_s), own))
+        problem.passing, problem.wait_s = True, wait
         raise problem
 
     async def _call(self, url: str, data: bytes | None, headers: Mapping[str, str]) -> tuple[int, str, float]:

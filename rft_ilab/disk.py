@@ -11,6 +11,7 @@ import errno
 import os
 import shutil
 import sqlite3
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -65,6 +66,25 @@ def put_in_place(fresh: Path, target: Path) -> None:
     os.replace(fresh, target)
     sync_directory(target.parent)
     shutil.rmtree(old, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def staged(target: Path) -> Iterator[Path]:
+    """A fresh hidden directory beside ``target`` to fill and put in place; whatever is left of it at the end goes.
+
+    Raises DiskError about ``target`` when there is no room.
+    """
+    with full_disk_named(target):
+        make_directory(target.parent)
+        fresh = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name[:100]}.", suffix=PARTIAL))
+        mask = os.umask(0o022)
+        os.umask(mask)
+        # mkdtemp makes directories that only their owner may enter.
+        fresh.chmod(0o777 & ~mask)
+        try:
+            yield fresh
+        finally:
+            shutil.rmtree(fresh, ignore_errors=True)
 
 
 def remove_leftovers(directory: Path) -> None:

@@ -99,8 +99,9 @@ def sample_groups(
                 for k, (text, stop) in enumerate(answers)
             ]
     advance(len(prompts) - len(missing))
-    for start in range(0, len(missing), SAVE_EVERY):
-        part = missing[start : start + SAVE_EVERY]
+    window = getattr(policy, "window", SAVE_EVERY)  # more where a cluster samples
+    for start in range(0, len(missing), window):
+        part = missing[start : start + window]
         fresh: dict[str, list[Rollout]] = {}
         for rollout in policy.sample([prompts[i] for i in part], n, sampling):
             fresh.setdefault(rollout.task_id, []).append(rollout)

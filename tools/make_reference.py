@@ -46,6 +46,12 @@ COMMANDS = {
     "ilab rft plan": "rft_ilab.cli.plan:plan",
     "ilab rft grader-test": "rft_ilab.cli.grader_test:grader_test",
     "ilab rft serve-graders": "rft_ilab.cli.serve_graders:serve_graders",
+    "ilab rft import": "rft_ilab.cli.import_:import_",
+    "ilab rft import openai": "rft_ilab.cli.import_:openai",
+    "ilab rft import csv": "rft_ilab.cli.import_:csv_",
+    "ilab rft import qna": "rft_ilab.cli.import_:qna",
+    "ilab rft import open-instruct": "rft_ilab.cli.import_open_instruct:open_instruct",
+    "ilab rft export": "rft_ilab.cli.export:export",
     "ilab rft suites": "rft_ilab.cli.suites:suites",
     "ilab rft doctor": "rft_ilab.cli.doctor:doctor",
 }

@@ -64,10 +64,28 @@ model_option = click.option(
     type=click.Path(path_type=Path),
     help="Directory of a Hugging Face causal language model. [default: the embedded SmolLM2-135M-Instruct]",
 )
+
+
+def joined_urls(ctx: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> str | None:
+    """Several --endpoint as one value, whatever their order; None if there is none."""
+    urls = {url.strip() for value in values for url in value.split(",")}
+    return ",".join(sorted(urls)) if values else None
+
+
 endpoint_option = click.option(
     "--endpoint",
     metavar="URL",
-    help="OpenAI-compatible server that samples the candidate answers instead of the model in this process.",
+    multiple=True,
+    callback=joined_urls,
+    help="OpenAI-compatible server that samples the candidate answers instead of the model in this process; may be "
+    "repeated (or URL,URL): servers of the same model share the calls, and stand in for one that fails.",
+)
+ray_option = click.option(
+    "--ray",
+    metavar="ADDRESS",
+    default="",
+    help="Grade answers and sample local models on the Ray cluster at this address (auto, HOST:PORT or "
+    "ray://HOST:PORT), whose machines have rft-ilab and see the models. [default: in this process]",
 )
 judged_target_option = click.option(
     "--target",
@@ -156,6 +174,7 @@ start_options = stacked(
     training_options,
     report_option,
     control_option,
+    ray_option,
 )
 
 
@@ -239,6 +258,7 @@ def request_for(
     lm_eval_include: Path | None = None,
     history: Path | None = None,
     site: Site | None = None,
+    ray: str = "",
     **tables: Mapping[str, Any],
 ) -> Request:
     """Everything the pipeline wants to know. Keyword ``tables`` override settings, see :func:`overridden`; those of
@@ -263,6 +283,7 @@ def request_for(
         control=control or "",
         lm_eval_include=lm_eval_include,
         site=site,
+        ray=ray,
         histories=(history_file(), *([history] if history else [])),
     )
 
@@ -279,6 +300,7 @@ def start_request(
     targets: tuple[str, ...],
     history: Path | None = None,
     site: Site | None = None,
+    ray: str = "",
     **train: Any,
 ) -> Request:
     """What the commands with :data:`start_options` ask for; the run is new or resumed, see :func:`startable_run`.
@@ -295,6 +317,7 @@ def start_request(
         control=control,
         history=history,
         site=site,
+        ray=ray,
         tracking={"report_to": report_to},
         **tables,
     )

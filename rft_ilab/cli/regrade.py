@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 @options.samples_option
 @options.suite_option
 @options.lm_eval_include_option
+@options.ray_option
 @click.option(
     "--examples", type=click.IntRange(min=0), default=3, show_default=True, help="Changed grades to show of a skill."
 )
@@ -53,6 +54,7 @@ def regrade(
     samples: int | None,
     suites: tuple[str, ...],
     lm_eval_include: Path | None,
+    ray: str,
     examples: int,
 ) -> None:
     """Judge a run again after a change of graders, without asking a model.
@@ -78,6 +80,7 @@ def regrade(
         no_target=no_target,
         suites=suites,
         lm_eval_include=lm_eval_include,
+        ray=ray,
         gate={"samples": samples},
     )
     if question := last_question(run):

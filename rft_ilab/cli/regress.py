@@ -56,6 +56,7 @@ BATCH = 32
 @options.samples_option
 @options.suite_option
 @options.lm_eval_include_option
+@options.ray_option
 @click.option(
     "--until-decided",
     is_flag=True,
@@ -90,6 +91,7 @@ def regress(
     samples: int | None,
     suites: tuple[str, ...],
     lm_eval_include: Path | None,
+    ray: str,
     until_decided: bool,
     batch: int | None,
     repeats: int | None,
@@ -131,6 +133,7 @@ def regress(
             history=history,
             suites=suites,
             lm_eval_include=lm_eval_include,
+            ray=ray,
             gate={"samples": samples},
         )
         if repeats:

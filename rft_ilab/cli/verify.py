@@ -20,6 +20,7 @@ from rft_ilab.cli.failures import handled
     options.seed_option,
     options.tasks_option,
     options.samples_option,
+    options.ray_option,
 )
 @click.option("--endpoint-model", metavar="NAME", help="Model to ask there. [default: the first that it lists]")
 @click.option(
@@ -27,7 +28,7 @@ from rft_ilab.cli.failures import handled
     type=click.IntRange(min=1),
     default=options.CONCURRENCY,
     show_default=True,
-    help="Calls of --endpoint at a time.",
+    help="Calls of each --endpoint at a time.",
 )
 @click.option(
     "--timeout",
@@ -58,6 +59,7 @@ def verify(
     seed: int | None,
     tasks: int | None,
     samples: int | None,
+    ray: str,
     endpoint_model: str | None,
     concurrency: int,
     timeout_s: float,
@@ -92,6 +94,7 @@ def verify(
         targets=targets,
         concurrency=concurrency,
         timeout_s=timeout_s,
+        ray=ray,
         train={"seed": seed},
         data={"tasks": tasks, "samples": samples, **further},
     )

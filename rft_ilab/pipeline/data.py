@@ -105,8 +105,9 @@ class _Work:
         for line in cost.lines(speed=self.speed, endpoint=bool(request.endpoint)):
             self.out.say(line)
         if request.endpoint and (took := self._first_call()):
-            about = minutes(cost.calls * took / request.concurrency, 1.0)
-            self.out.say(f"  the first call took {took:.1f} s: {about} with {request.concurrency} calls at a time")
+            at_a_time = request.concurrency * (request.endpoint.count(",") + 1)
+            about = minutes(cost.calls * took / at_a_time, 1.0)
+            self.out.say(f"  the first call took {took:.1f} s: {about} with {at_a_time} calls at a time")
 
     def _first_call(self) -> float | None:
         """Seconds that the teacher takes for an answer that is needed anyhow; None if it was in the cache."""
@@ -136,7 +137,11 @@ class _Work:
             f"  teacher: {spent.calls} calls answered ({spent.retries} tries more), {spent.cached} answers from the "
             f"cache, {spent.prompt_tokens:,} tokens read, {spent.completion_tokens:,} written, {spent.seconds:.0f} s"
         )
-        return asdict(spent) | {"seconds": round(spent.seconds, 2)}
+        answered: dict[str, int] = getattr(self.teacher, "answered", {})
+        servers = {"answered": answered} if len(answered) > 1 else {}
+        if servers:
+            self.out.say("  answered by " + ", ".join(f"{url}: {calls}" for url, calls in answered.items()))
+        return asdict(spent) | {"seconds": round(spent.seconds, 2)} | servers
 
     def _skill(self, environment: Environment) -> None:
         target = environment in self.space.targets
@@ -213,7 +218,6 @@ class _Work:
             if one.disposition == "kept" and one.task
         ]
         return kept, [entry(environment, one) for one in found if one.disposition != "kept"]
-
 
     def _warn_of_luck(self, environment: Environment) -> None:
         """With few classes, answers that know nothing agree often."""

@@ -47,7 +47,9 @@ def regress(
     suites_asked = suite_environments(space)
     with run.stage("regate" if run.done("gate") else "gate") as facts:
         gauge = Gauge(space, screen)
-        baseline = compared_with(space, run, gauge, local_policy)
+        if space.cluster:
+            screen.say(f"on the Ray cluster at {request.ray}: nodes {space.cluster.nodes}, CPUs {space.cluster.cpus}")
+        baseline = compared_with(space, run, gauge, lambda directory: space.spread(local_policy(directory)))
         targets = {
             e.skill.name: [gauge.suite(e, demonstrations) for demonstrations in sorted({0, e.settings.demonstrations})]
             for e in space.targets
@@ -56,7 +58,7 @@ def regress(
         watched |= {e.skill.name: gauge.suite(e, e.settings.demonstrations) for e in suites_asked}
         everything, asked = _asked(targets, watched)
         rollouts = sum(m.calls * (1 + m.suite.samples) for m in everything + asked)
-        policy = local_policy(directory)
+        policy = space.spread(local_policy(directory))
         missing = gauge.missing(policy, asked)
         if baseline.policy:
             missing += gauge.missing(baseline.policy, everything)

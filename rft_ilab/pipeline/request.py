@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rft_ilab import __version__
 from rft_ilab.config import OpenInstructSettings, Settings
@@ -32,6 +32,9 @@ from rft_ilab.store import Cache, Run, user_directory
 from rft_ilab.suites import check_suites
 from rft_ilab.types import Policy, Rollout, Skill, digest
 
+if TYPE_CHECKING:
+    from rft_ilab.scaleout.ray_cluster import RayCluster
+
 VERSIONED = ("torch", "transformers", "peft", "instructlab")
 
 
@@ -44,7 +47,8 @@ class Request:
     ``control`` is one of ``types.CONTROLS`` where GRPO's reward is to be replaced. With a ``site``,
     Open-Instruct trains there. The gate compares with the stored ``baseline`` of that name, if there is one, instead
     of ``model``, and ``base`` is the git revision that judges. It appends its verdict to every file of ``histories``.
-    ``lm_eval_include`` holds further tasks of lm-evaluation-harness.
+    ``lm_eval_include`` holds further tasks of lm-evaluation-harness. At ``ray``, the address of a cluster, answers are
+    graded and local models sampled.
     """
 
     taxonomy: Path
@@ -63,6 +67,7 @@ class Request:
     histories: tuple[Path, ...] = ()
     lm_eval_include: Path | None = None
     site: Site | None = None
+    ray: str = ""
 
     @property
     def own_taxonomy(self) -> Path:
@@ -109,7 +114,7 @@ class Workspace:
             raise SkillError(
                 "no skill of tier target", where=request.taxonomy / "rft.toml", fix="set one, or use --target"
             )
-        environments = environments_of(skills, request.settings)
+        environments = [self._spread_grader(e) for e in environments_of(skills, request.settings)]
         self.targets = [e for e in environments if e.skill.name in wanted]
         self.watched = [e for e in environments if e.skill.name not in wanted]
         for e in self.targets:
@@ -120,6 +125,31 @@ class Workspace:
     @property
     def environments(self) -> Sequence[Environment]:
         return [*self.targets, *self.watched]
+
+    @cached_property
+    def cluster(self) -> RayCluster | None:
+        """Where answers are graded and models sampled, if not here. Raises RunError if it is not there."""
+        if not self.request.ray:
+            return None
+        from rft_ilab.scaleout.ray_cluster import RayCluster
+
+        return RayCluster(self.request.ray)
+
+    def _spread_grader(self, environment: Environment) -> Environment:
+        if self.cluster is None:
+            return environment
+        from rft_ilab.scaleout.ray_spread import spread_grader
+
+        grader = spread_grader(self.cluster, environment.skill, environment.grader)
+        return dataclasses.replace(environment, grader=grader)
+
+    def spread(self, policy: Policy) -> Policy:
+        """The policy, on the cluster if there is one and it is a model in this process."""
+        if self.cluster is None or not isinstance(policy, LazyPolicy):
+            return policy
+        from rft_ilab.scaleout.ray_spread import RayPolicy
+
+        return RayPolicy(self.cluster, policy)
 
     @cached_property
     def cache(self) -> Cache:
@@ -197,7 +227,7 @@ class Workspace:
 
     def student(self) -> Policy:
         """Who is to be trained."""
-        return local_policy(self.model_directory)
+        return self.spread(local_policy(self.model_directory))
 
 
 def engine_identity(site: Site, settings: OpenInstructSettings) -> dict[str, Any]:

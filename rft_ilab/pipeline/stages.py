@@ -92,9 +92,7 @@ def _train(request: Request, screen: Screen) -> Path:
             show(row)
             track(row)
 
-        stage = RLStage(
-            run.directory, targets, space.watched, settings, space.cache, screen.say, tick, request.control
-        )
+        stage = RLStage(run.directory, targets, space.watched, settings, space.cache, screen.say, tick, request.control)
         facts |= stage.run(space.model_directory, lessons, _margins(space))
     return run.path("model")
 

@@ -1,17 +1,17 @@
 """Any OpenAI-compatible server as a policy: bounded, patient, and no answer is paid for twice.
 
 Calls run in windows of ``WINDOW`` x concurrency, so memory does not grow with the number of prompts. An answer is
-written to the cache the moment it arrives: a killed process loses the calls in flight, at most ``concurrency``.
+written to the cache the moment it arrives: a killed process loses the calls in flight, at most ``concurrency``. Several
+servers of one model share the calls (:mod:`rft_ilab.policy.servers`); which of them answers does not show in a rollout.
 
-Not covered: several servers with failover, a bound over samplings that run at the same time (in several threads), and
-streaming, so a server must answer, or send white space, before ``timeout_s`` of silence.
+Not covered: a bound over samplings that run at the same time (in several threads), and streaming, so a server must
+answer, or send white space, before ``timeout_s`` of silence.
 """
 
 from __future__ import annotations
 
 import asyncio
 import itertools
-import json
 import os
 import re
 import threading
@@ -20,8 +20,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rft_ilab.client import Client, Patience, RemoteError, plain_url, said
+from rft_ilab.client import Client, Patience, RemoteError, plain_url
 from rft_ilab.errors import PolicyError
+from rft_ilab.policy.replies import Completion, read_completion, read_models
+from rft_ilab.policy.servers import Servers
 from rft_ilab.store import Cache
 from rft_ilab.types import Prompt, Rollout, Sampling, digest
 
@@ -52,9 +54,10 @@ class Usage:
 class EndpointPolicy:
     """Chat completions of one model behind ``url`` (ends in ``/v1``); the key is ``OPENAI_API_KEY``.
 
-    ``model`` None is the first that the server lists. At most ``concurrency`` calls are in flight; one that hears
-    nothing for ``timeout_s`` seconds is tried again. Answers in ``cache`` are not asked again.
-    Raises PolicyError if no model is there or an argument is of no use.
+    ``url`` may be several, with commas between them: servers of the same model. ``model`` None is the first that the
+    server lists. At most ``concurrency`` calls for each server are in flight; one that hears nothing for ``timeout_s``
+    seconds is tried again. Answers in ``cache`` are not asked again.
+    Raises PolicyError if no model is there, servers differ or an argument is of no use.
     """
 
     def __init__(
@@ -68,18 +71,24 @@ class EndpointPolicy:
     ) -> None:
         if concurrency < 1 or not timeout_s > 0:
             raise PolicyError(f"concurrency {concurrency} and timeout {timeout_s} s must be above 0", where=url)
-        try:
-            self.url = plain_url(url)
-        except ValueError as error:
-            raise PolicyError(f"the URL {error}", where=url, fix="write http(s)://host/v1, without password") from error
+        urls = [_usable(each.strip()) for each in url.split(",")]
+        self.url = ",".join(sorted(set(urls)))
         self._headers = _key()
         self._cache = cache
-        self._concurrency = concurrency
+        self._concurrency = concurrency * len(set(urls))
         self._timeout_s = timeout_s
         self._lock = threading.Lock()
         self.usage = Usage()
-        self.model = model or self._first_model()
+        self._servers = Servers(
+            self.url.split(","), self._headers, tries=RETRIES + 1, backoff_s=BACKOFF_S, max_backoff_s=MAX_BACKOFF_S
+        )
+        self.model = self._model(model)
         self.id = f"endpoint:{self.url}:{self.model}"
+
+    @property
+    def answered(self) -> dict[str, int]:
+        """How many calls each server answered."""
+        return {server.url: server.answered for server in self._servers.all}
 
     def sample(self, prompts: Sequence[Prompt], n: int, sampling: Sampling) -> Iterator[Rollout]:
         """``n`` rollouts of every prompt, in order of prompt and index whatever the order of arrival.
@@ -113,7 +122,7 @@ class EndpointPolicy:
         async def work(client: Client) -> None:
             for key, (prompt, index) in waiting:
                 body = self._body(prompt, index, sampling)
-                got = await client.ask(f"{self.url}/chat/completions", body, self._headers, read_completion)
+                got = await self._ask(client, body)
                 if cache:
                     cache.put([(key, [got.text, got.stop])])
                 answers[key] = (got.text, got.stop)
@@ -144,10 +153,19 @@ class EndpointPolicy:
             if error is not None:
                 raise error
 
+    async def _ask(self, client: Client, body: dict[str, Any]) -> Completion:
+        if self._several:
+            return await self._servers.ask(client, body, read_completion)
+        return await client.ask(f"{self.url}/chat/completions", body, self._headers, read_completion)
+
+    @property
+    def _several(self) -> bool:
+        return len(self._servers.all) > 1
+
     def _patience(self) -> Patience:
         return Patience(
             concurrency=self._concurrency,
-            retries=RETRIES,
+            retries=0 if self._several else RETRIES,
             backoff_s=BACKOFF_S,
             max_backoff_s=MAX_BACKOFF_S,
             timeout_s=self._timeout_s,
@@ -174,11 +192,18 @@ class EndpointPolicy:
             for name in Usage.__slots__:
                 setattr(self.usage, name, getattr(self.usage, name) + getattr(used, name))
 
-    def _first_model(self) -> str:
+    def _model(self, wanted: str | None) -> str:
+        """The model to ask for. A single server is believed to have the one that is wanted."""
+        if wanted and not self._several:
+            return wanted
+
         async def ask() -> str:
-            patience = Patience(retries=min(RETRIES, 1), timeout_s=min(30.0, self._timeout_s), retry_unreadable=True)
+            retries = min(RETRIES, 1)
+            patience = Patience(retries=retries, timeout_s=min(30.0, self._timeout_s), retry_unreadable=True)
             async with Client(patience) as client:
-                return await client.ask(f"{self.url}/models", None, self._headers, _read_model)
+                if self._several:
+                    return await self._servers.agree(client, wanted)
+                return (await client.ask(f"{self.url}/models", None, self._headers, read_models))[0]
 
         try:
             return asyncio.run(ask())
@@ -197,65 +222,11 @@ def call_seed(messages: Sequence[Mapping[str, str]], sampling: Sampling, index: 
     return int(digest([messages, sampling.seed, index])[:8], 16) >> 1
 
 
-@dataclass(frozen=True, slots=True)
-class Completion:
-    """The part of a chat completion that counts."""
-
-    text: str
-    stop: str
-    prompt_tokens: int
-    completion_tokens: int
-
-
-def read_completion(text: str) -> Completion:
-    """A chat completion out of the body of an answer. Raises ValueError with one line if it is none.
-
-    No content (a refusal, a call of a tool) is an empty text; half a character becomes U+FFFD, since no file and no
-    cache can hold it.
-    """
-    answer = _object(text)
+def _usable(url: str) -> str:
     try:
-        choice = answer["choices"][0]
-        content = choice["message"].get("content")
-        finish = choice.get("finish_reason")
-    except (LookupError, TypeError, AttributeError) as error:
-        raise ValueError(f"the answer is not a chat completion{said(text)}") from error
-    if not isinstance(content, str | None):
-        raise ValueError("the content of the answer is not a text")
-    spent = answer.get("usage")
-    usage = spent if isinstance(spent, dict) else {}
-    return Completion(
-        text=_whole(content or ""),
-        stop="length" if finish == "length" else "eos",
-        prompt_tokens=_count(usage.get("prompt_tokens")),
-        completion_tokens=_count(usage.get("completion_tokens")),
-    )
-
-
-def _read_model(text: str) -> str:
-    try:
-        return _whole(str(_object(text)["data"][0]["id"]))
-    except (LookupError, TypeError) as error:
-        raise ValueError(f"it lists no model{said(text)}") from error
-
-
-def _whole(text: str) -> str:
-    """The text with halves of characters replaced: no file and no cache can hold them."""
-    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-
-
-def _object(text: str) -> dict[str, Any]:
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"the answer is not JSON: {error}") from error
-    if not isinstance(value, dict):
-        raise ValueError("the answer is not a JSON object")
-    return value
-
-
-def _count(value: Any) -> int:
-    return value if type(value) is int and value >= 0 else 0
+        return plain_url(url)
+    except ValueError as error:
+        raise PolicyError(f"the URL {error}", where=url, fix="write http(s)://host/v1, without password") from error
 
 
 def _key() -> dict[str, str]:

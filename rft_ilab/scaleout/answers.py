@@ -37,6 +37,9 @@ FLAGS = (
 )  # fmt: skip
 DETAILS = ("python_grader_server_error_type", "python_grader_runtime_error_details", f"{UNANSWERED}_details")
 ADDRESSES = ("endpoint", "url", "base_url")
+# Graders that wait for nothing, and whose time grows with the length of a text alone: 8 kB take some milliseconds.
+QUICK = ("string_check", "label", "number", "date", "json_fields", "set_f1", "text_match")
+QUICK_FIELDS = 4  # more in its templates would multiply the text
 
 
 class BadRequest(Exception):
@@ -95,6 +98,19 @@ def run(body: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def is_quick(body: Mapping[str, Any], skills: Skills) -> bool:
+    """Whether the grader is one whose answer costs less than handing the work to a thread does."""
+    config = skills.known(body["skill"]) if isinstance(body.get("skill"), str) else body.get("grader")
+    if not isinstance(config, Mapping) or config.get("type") not in QUICK:
+        return False
+    return sum(value.count("{{") for value in config.values() if isinstance(value, str)) <= QUICK_FIELDS
+
+
+def lane_of(body: Mapping[str, Any]) -> str:
+    """What requests have in common that may be slow together: their grader."""
+    return json.dumps([body.get("skill"), body.get("grader")], sort_keys=True)
+
+
 def grade(body: Mapping[str, Any], skills: Callable[[str], SkillGrader]) -> dict[str, Any]:
     """``{grader | skill, samples: [{completion, item?}]}`` -> one result a sample, in order. Raises BadRequest."""
     if unknown := set(body) - {"grader", "skill", "samples"}:
@@ -140,19 +156,30 @@ def _built(text: str) -> SkillGrader:
     return grader_of(json.loads(text), digest, Path("grader"), trusted=False)
 
 
-def skills_of(taxonomy: Path | None) -> Callable[[str], SkillGrader]:
-    """Graders of a taxonomy by the name of their skill, each read once."""
+class Skills:
+    """Graders of a taxonomy by the name of their skill, each read once. Raises BadRequest."""
 
-    @functools.cache
-    def skill(name: str) -> SkillGrader:
-        if taxonomy is None or not taxonomy.is_dir():
+    def __init__(self, taxonomy: Path | None) -> None:
+        self._taxonomy = taxonomy
+        self._read: dict[str, tuple[Mapping[str, Any], SkillGrader]] = {}
+
+    def __call__(self, name: str) -> SkillGrader:
+        if found := self._read.get(name):
+            return found[1]
+        if self._taxonomy is None or not self._taxonomy.is_dir():
             raise BadRequest("this server has no taxonomy, so it knows no skills", "skill")
         try:
-            return build_grader(load_skill(taxonomy, name, load_settings(taxonomy)))
+            skill = load_skill(self._taxonomy, name, load_settings(self._taxonomy))
+            grader = build_grader(skill)
         except (SkillError, GraderError) as error:
             raise BadRequest(str(error), "skill") from error
+        self._read[name] = skill.grader, grader
+        return grader
 
-    return skill
+    def known(self, name: str) -> Mapping[str, Any] | None:
+        """The grader's object of a skill that has been read."""
+        found = self._read.get(name)
+        return found[0] if found else None
 
 
 def _grader(body: Mapping[str, Any]) -> Mapping[str, Any]:

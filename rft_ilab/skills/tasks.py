@@ -68,9 +68,12 @@ def parse_row(text: str, path: Path, line: int) -> dict[str, Any]:
     return row
 
 
-def task_from_row(skill: Skill, row: dict[str, Any]) -> Task:
-    """A task from a row that is in no file (a generated one). Raises SkillError if it makes no task."""
-    return _task(skill, row, skill.directory / "generated row", 0)
+def task_from_row(skill: Skill, row: dict[str, Any], where: Path | None = None, line: int = 0) -> Task:
+    """A task from a row that is not in ``tasks.jsonl``: a generated, an imported one.
+
+    Raises SkillError about ``where`` and ``line`` (1-based) if it makes none.
+    """
+    return _task(skill, row, where or skill.directory / "generated row", line)
 
 
 def _task(skill: Skill, row: dict[str, Any], path: Path, line: int) -> Task:

@@ -80,12 +80,7 @@ def load_skill(taxonomy: Path, name: str, settings: Settings) -> Skill:
 def check_leaf(taxonomy: Path, name: str) -> Path:
     """The directory of a skill, with all its files there and none of them a symlink. Raises SkillError."""
     leaf = taxonomy / ROOT / name
-    if len(name) > MAX_NAME:
-        raise SkillError(f"bad skill name {name[:40]!r}...", fix=f"use at most {MAX_NAME} characters")
-    for part in name.split("/"):
-        if not NAME.fullmatch(part):
-            fix = "use at most 200 lower-case letters, digits and underscores"
-            raise SkillError(f"bad skill name {name!r}", where=leaf, fix=fix)
+    check_name(name, leaf)
     if not leaf.is_dir():
         raise SkillError(f"no skill {name!r}", where=taxonomy, fix=f"a skill is a directory below {ROOT}/")
     for path in (*leaf.iterdir(), *(leaf, *leaf.parents)[: name.count("/") + 1]):
@@ -100,6 +95,16 @@ def check_leaf(taxonomy: Path, name: str) -> Path:
         if not (leaf / file).is_file():
             raise SkillError("missing file", where=leaf / file, fix=fix)
     return leaf
+
+
+def check_name(name: str, where: Path) -> None:
+    """Raises SkillError unless ``name`` is one of a skill, so neither ``..`` nor an absolute path."""
+    if len(name) > MAX_NAME:
+        raise SkillError(f"bad skill name {name[:40]!r}...", fix=f"use at most {MAX_NAME} characters")
+    for part in name.split("/"):
+        if not NAME.fullmatch(part):
+            fix = "use at most 200 lower-case letters, digits and underscores"
+            raise SkillError(f"bad skill name {name!r}", where=where, fix=fix)
 
 
 def graders_directory(taxonomy: Path) -> Path:
@@ -132,6 +137,10 @@ def read_qna(path: Path) -> tuple[str, tuple[Seed, ...]]:
                 what = f"{key} of seed example {index + 1} must be a text, not {value!r}"
                 raise SkillError(what, where=path, line=line, fix="quote it")
         seeds.append(Seed(question=example["question"], answer=example["answer"], context=example.get("context")))
+    if has_lone_surrogate([description, [[seed.question, seed.answer, seed.context] for seed in seeds]]):
+        raise SkillError(
+            "a text holds half a character (lone surrogate)", where=path, fix="write it without \\u escapes"
+        )
     return description.strip(), tuple(seeds)
 
 

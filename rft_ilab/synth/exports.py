@@ -10,8 +10,9 @@ What grades an answer (the item, the skill, the digest of its grader) goes along
 own: Arrow would turn "4" into 4, and rows of two skills would have to agree on their fields. Validation rows come from
 the val split; nothing of a test split leaves the project.
 
-Not covered: a grader that OpenAI does not know (``label``, ``number`` and our other own types) does not run there; the
-grader server answers in its place for the others.
+Not covered: a grader that OpenAI does not know (``label``, ``number`` and our other own types) does not run there as it
+is; ``ilab rft export openai`` translates it or refuses (rft_ilab/scaleout/openai_job.py). For the others the grader
+server answers.
 """
 
 from __future__ import annotations
@@ -83,9 +84,11 @@ def export_rlvr(directory: Path, tasks: Sequence[ExportTask]) -> dict[str, tuple
     written = {export_open_instruct(directory, train, val).name: (len(train), len(val))}
     for skill in sorted({one.task.skill for one in tasks}):
         own = [[one for one in part if one.task.skill == skill] for part in (train, val)]
-        written[_openai(directory, skill, *own)] = (len(own[0]), len(own[1]))
-    written[_trl(directory, train, val)] = (len(train), len(val))
-    written[_verl(directory, train, val)] = (len(train), len(val))
+        export_openai(directory / "openai" / skill, *own)
+        written[f"openai/{skill}"] = (len(own[0]), len(own[1]))
+    for name, export in (("trl", export_trl), ("verl", export_verl)):
+        export(directory / name, train, val)
+        written[name] = (len(train), len(val))
     return written
 
 
@@ -117,23 +120,25 @@ def export_open_instruct(directory: Path, train: Sequence[ExportTask], val: Sequ
     return directory / name
 
 
-def _openai(directory: Path, skill: str, train: Sequence[ExportTask], val: Sequence[ExportTask]) -> str:
-    name = f"openai/{skill}"
+def export_openai(directory: Path, train: Sequence[ExportTask], val: Sequence[ExportTask]) -> None:
+    """Write the rows of one skill, with group and split (an import must not draw them anew), and its grader."""
     for split, part in (("train", train), ("validation", val)):
-        _jsonl(directory / name / f"{split}.jsonl", ({"messages": one.messages, **one.task.item} for one in part))
-    write_json(directory / name / "grader.json", dict((*train, *val)[0].grader))
-    return name
+        drawn = [{"group": one.task.group, "split": one.task.split} for one in part]
+        rows = ({"messages": one.messages, **one.task.item, **d} for one, d in zip(part, drawn, strict=True))
+        _jsonl(directory / f"{split}.jsonl", rows)
+    write_json(directory / "grader.json", dict((*train, *val)[0].grader))
 
 
-def _trl(directory: Path, train: Sequence[ExportTask], val: Sequence[ExportTask]) -> str:
+def export_trl(directory: Path, train: Sequence[ExportTask], val: Sequence[ExportTask]) -> None:
+    """Write the rows for TRL: ``prompt`` is a chat, ``label`` is what the grader server wants to know."""
     for split, part in (("train", train), ("validation", val)):
         answers = [{"reference": one.task.reference, "label": one.label} for one in part]
         rows = ({"prompt": one.messages} | own | one.about for one, own in zip(part, answers, strict=True))
-        _jsonl(directory / "trl" / f"{split}.jsonl", rows)
-    return "trl"
+        _jsonl(directory / f"{split}.jsonl", rows)
 
 
-def _verl(directory: Path, train: Sequence[ExportTask], val: Sequence[ExportTask]) -> str:
+def export_verl(directory: Path, train: Sequence[ExportTask], val: Sequence[ExportTask]) -> None:
+    """Write the rows for verl: ``reward_model.ground_truth`` is what the grader server wants to know."""
     import pyarrow as pa
 
     text = pa.string()
@@ -157,8 +162,7 @@ def _verl(directory: Path, train: Sequence[ExportTask], val: Sequence[ExportTask
             }
             for index, one in enumerate(part)
         ]
-        _parquet(directory / "verl" / f"{split}.parquet", rows, schema)
-    return "verl"
+        _parquet(directory / f"{split}.parquet", rows, schema)
 
 
 def _parquet(path: Path, rows: Sequence[Mapping[str, Any]], schema: pa.Schema) -> None:

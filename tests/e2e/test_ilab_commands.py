@@ -47,6 +47,8 @@ COMMANDS = {
     ("rft", "plan"): ["--taxonomy-path", "--power", "--discordance", "--icc", "--run", "--json"],
     ("rft", "grader-test"): ["[SKILL]", "--taxonomy-path", "--grader", "--tasks", "--probes", "--json"],
     ("rft", "serve-graders"): ["--host", "--port", "--token-env"],
+    ("rft", "import"): ["openai", "csv", "qna"],
+    ("rft", "export"): ["SKILL...", "--output", "--model", "--force", "--taxonomy-path"],
     ("rft", "suites"): ["--time", "--model", "--json"],
     ("rft", "doctor"): ["--help"],
 }

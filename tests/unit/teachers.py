@@ -26,8 +26,9 @@ class Teacher(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 128
 
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
+    def __init__(self, port: int = 0) -> None:
+        super().__init__(("127.0.0.1", port), Handler)
+        self.models = ["m1"]
         self.fault: Script = lambda call, attempt: None
         self.say: Callable[[dict[str, Any]], str] = echo
         self.delay_s = 0.0
@@ -54,7 +55,8 @@ class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def do_GET(self) -> None:
-        self.answer(200, json.dumps({"object": "list", "data": [{"id": "m1", "object": "model"}]}))
+        models = [{"id": name, "object": "model"} for name in self.server.models]
+        self.answer(200, json.dumps({"object": "list", "data": models}))
 
     def do_POST(self) -> None:
         server = self.server
@@ -138,8 +140,8 @@ def sometimes(faults: tuple[str, ...], share: float, seed: int) -> Script:
 
 
 @contextlib.contextmanager
-def teaching() -> Iterator[Teacher]:
-    made = Teacher()
+def teaching(port: int = 0) -> Iterator[Teacher]:
+    made = Teacher(port)
     thread = threading.Thread(target=made.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
     thread.start()
     try:

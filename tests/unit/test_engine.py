@@ -131,7 +131,6 @@ def test_kl_and_entropy_terms_by_autograd(tiny: Path, monkeypatch: pytest.Monkey
     torch.testing.assert_close(layer.weight, layer.base + layer.scaling * layer.lora_B @ layer.lora_A)
 
 
-
 @pytest.mark.parametrize("kept", [0, 1000])
 @pytest.mark.parametrize("block", [1, 3, 8, 1000])
 def test_attention_in_blocks_is_attention(block: int, kept: int, monkeypatch: pytest.MonkeyPatch, tiny: Path) -> None:

@@ -16,6 +16,7 @@ from click.testing import CliRunner
 
 from rft_ilab.cli import extend
 from rft_ilab.host import hook
+from rft_ilab.pipeline import workers  # noqa: F401 - the tests replace its package by one that is none
 
 MODULE = "rft_test_command"
 SOURCE = """

@@ -48,6 +48,7 @@ ALLOWED = {
     "tensorboardX": ("rft_ilab.pipeline.trackers",),
     "wandb": ("rft_ilab.pipeline.trackers",),
     "mlflow": ("rft_ilab.pipeline.trackers",),
+    "ray": ("rft_ilab.scaleout",),
     "pickle": (),
 }
 

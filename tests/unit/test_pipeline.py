@@ -296,7 +296,6 @@ def test_an_update_that_went_wrong_is_seen_while_it_runs() -> None:
     ]
 
 
-
 def reporting(request: Request, run: Path, report_to: str, **train: Any) -> Request:
     settings = dataclasses.replace(
         request.settings,

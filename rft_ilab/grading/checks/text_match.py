@@ -5,10 +5,12 @@ the and white space (``squad``: SQuAD, https://arxiv.org/abs/1606.05250). ``scor
 ``prefix`` (the answer begins with the reference), ``contains`` (it has it somewhere), ``overlap`` (either has the
 other) or ``f1`` (words in common, SQuAD's F1). With ``alternatives`` the reference is a JSON list of texts and the
 best counts. With ``tags`` everything up to the last ``</think>`` is dropped, and the marks ``<answer>`` and
-``</answer>``.
+``</answer>``. With ``after`` only what follows its last occurrence is compared, with ``before`` only what stands before
+its first occurrence after that; an answer that lacks a mark is wrong, or with ``bare`` counts as far as it is there.
 
-Same rule as: open-instruct ``puzzle`` (squad, equal, tags), ``string_f1`` (squad, f1, tags); openai/evals ``Match``
-(exact, prefix), ``Includes`` (exact or lower, contains), ``FuzzyMatch`` (squad, overlap or f1).
+Same rule as: open-instruct ``puzzle`` (squad, equal, tags), ``string_f1`` (squad, f1, tags), ``flan`` (squad, equal,
+after "The answer is: ", bare), ``string_matcher`` (squad, equal, after ``<answer>``, before ``</answer>``);
+openai/evals ``Match`` (exact, prefix), ``Includes`` (exact or lower, contains), ``FuzzyMatch`` (squad, overlap or f1).
 
 An answer longer than 100,000 characters is wrong. Not covered: languages other than English (articles), look-alike
 characters. ``contains`` and ``overlap`` accept an answer that lists everything, ``overlap`` even one letter: use them
@@ -24,7 +26,7 @@ from typing import ClassVar
 
 from rft_ilab.errors import GraderError
 from rft_ilab.grading.registry import FLAG, TEXT, Keys
-from rft_ilab.grading.sample import Mark, Sample, shown
+from rft_ilab.grading.sample import Mark, Sample, Unanswered, shown
 from rft_ilab.grading.template import Template
 from rft_ilab.skills.reading import parse_json
 
@@ -74,9 +76,24 @@ def without_tags(text: str) -> str:
     return text.rpartition("</think>")[2].replace("<answer>", "").replace("</answer>", "").strip()
 
 
+def between(text: str, after: str, before: str, bare: bool) -> str:
+    """What stands between two marks, either of which may be empty. Raises Unanswered if one lacks, unless ``bare``.
+
+    >>> between("<a>no</a><a>yes</a>", "<a>", "</a>", bare=False), between("yes", "is: ", "", bare=True)
+    ('yes', 'yes')
+    """
+    missing = [mark for mark in (after, before) if mark not in text]
+    if missing and not bare:
+        raise Unanswered(f"no {shown(missing[0])} in the answer")
+    text = text.rpartition(after)[2] if after else text
+    return text.partition(before)[0] if before else text
+
+
 class TextMatchCheck:
     REQUIRED: ClassVar[Keys] = {"input": TEXT, "reference": TEXT}
-    OPTIONAL: ClassVar[Keys] = {"rule": TEXT, "score": TEXT, "alternatives": FLAG, "tags": FLAG}
+    OPTIONAL: ClassVar[Keys] = {
+        "rule": TEXT, "score": TEXT, "alternatives": FLAG, "tags": FLAG, "after": TEXT, "before": TEXT, "bare": FLAG,
+    }  # fmt: skip
 
     def __init__(
         self,
@@ -86,12 +103,16 @@ class TextMatchCheck:
         score: str = "equal",
         alternatives: bool = False,
         tags: bool = False,
+        after: str = "",
+        before: str = "",
+        bare: bool = False,
     ) -> None:
         for name, value, known in (("rule", rule, RULES), ("score", score, SCORES)):
             if value not in known:
                 raise GraderError(f"unknown {name} {value!r}", fix=f"one of {', '.join(known)}")
         self._input, self._reference = Template(input), Template(reference)
         self._rule, self._score, self._alternatives, self._tags = rule, score, alternatives, tags
+        self._after, self._before, self._bare = after, before, bare
 
     def mark_one(self, sample: Sample) -> Mark:
         wanted = self._wanted(self._reference.render(sample))
@@ -100,6 +121,7 @@ class TextMatchCheck:
         answer = self._input.render(sample)
         if len(answer) > LIMIT:
             return Mark(0.0, None, f"the answer is longer than {LIMIT} characters")
+        answer = between(answer, self._after, self._before, self._bare)
         answer = without_tags(answer) if self._tags else answer
         found = normalise(answer, self._rule)
         scores = [compare(found, text, self._score) for text in wanted]
