@@ -27,7 +27,7 @@ from rich.console import Console
 from rft_ilab.errors import RunError
 from rft_ilab.pipeline.request import Request, Workspace
 from rft_ilab.pipeline.screen import Screen
-from rft_ilab.pipeline.stages import training_targets
+from rft_ilab.pipeline.stages import ENGINE, refuse_other_engine, training_targets
 from rft_ilab.pipeline.tracking import check_trackers, tracking
 from rft_ilab.policy.local.lengths import chat_counter
 from rft_ilab.scaleout.openinstruct import checkpoint, dataset
@@ -93,6 +93,8 @@ def train_open_instruct(request: Request, *, console: Console) -> Path:
     if run.done("rl"):
         screen.say("training: this run is trained already")
         return run.path("model")
+    asked = _asked(space, site)
+    refuse_other_engine(run, asked)
     check_trackers(space.settings.tracking.report_to)
     place = Place(found=found, site=site, code=run.path(FOLDER, "code").absolute())
     place.ship()
@@ -119,7 +121,8 @@ def train_open_instruct(request: Request, *, console: Console) -> Path:
         )
     write_atomic(run.path(FOLDER, "plan.txt"), "\n".join(said) + "\n")
     run.manifest["engine"] = {
-        "name": "open-instruct",
+        "name": ENGINE,
+        "asked": asked,
         "commit": found.commit,
         "checkout": str(found.checkout),
         "flags": shlex.join(prepared.flags),
@@ -154,7 +157,7 @@ class _Training:
             )
         checkpoint.adopt(finished, self.space.model_directory, self.run.path("model"))
         self.screen.say(f"model: {finished.name} of Open-Instruct is {self.run.path('model')}")
-        return {"engine": "open-instruct", "finished": finished.name, "steps": self.prepared.plan.settings.steps}
+        return {"engine": ENGINE, "finished": finished.name, "steps": self.prepared.plan.settings.steps}
 
     @contextlib.contextmanager
     def _graders(self) -> Iterator[Graders]:
@@ -221,6 +224,13 @@ class _Training:
             for line in log.last[-SHOWN_LINES:]:
                 screen.say(f"  | {line}")
             raise failure(process.returncode, log, path)
+
+
+def _asked(space: Workspace, site: Site) -> dict[str, Any]:
+    """What must not change between start and resume. DeepSpeed's states are for as many GPUs as wrote them."""
+    free = ("gpu", "gpu_hour_price", "checkpoint_every")
+    settings = dataclasses.asdict(space.settings.open_instruct)
+    return {k: v for k, v in settings.items() if k not in free} | {"gpus": site.gpus, "nodes": site.nodes}
 
 
 def _site(request: Request) -> Site:

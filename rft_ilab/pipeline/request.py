@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rft_ilab import __version__
-from rft_ilab.config import OpenInstructSettings, Settings
+from rft_ilab.config import Settings
 from rft_ilab.errors import RunError, SkillError
 from rft_ilab.grading.engine import build_grader
 from rft_ilab.grading.generator import FILE, MAX_BYTES, has_generator
@@ -192,8 +192,6 @@ class Workspace:
         }
         # Only where there is one: runs from before there were controls are resumed, too.
         control = {"control": self.request.control} if self.request.control else {}
-        if self.request.site is not None:
-            identity |= engine_identity(self.request.site, self.settings.open_instruct)
         manifest: dict[str, Any] = {
             **control,
             "identity": identity | control,
@@ -228,13 +226,6 @@ class Workspace:
     def student(self) -> Policy:
         """Who is to be trained."""
         return self.spread(local_policy(self.model_directory))
-
-
-def engine_identity(site: Site, settings: OpenInstructSettings) -> dict[str, Any]:
-    """What decides what Open-Instruct does. DeepSpeed's states are for as many GPUs as wrote them."""
-    free = ("gpu", "gpu_hour_price", "checkpoint_every")
-    mine = {key: value for key, value in dataclasses.asdict(settings).items() if key not in free}
-    return {"engine": "open-instruct", "open_instruct": mine | {"gpus": site.gpus, "nodes": site.nodes}}
 
 
 def environments_of(skills: Sequence[Skill], settings: Settings) -> list[Environment]:

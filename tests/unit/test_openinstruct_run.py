@@ -15,8 +15,12 @@ import pytest
 from click.testing import CliRunner, Result
 
 from rft_ilab.cli.train import rft
+from rft_ilab.config import load_settings
+from rft_ilab.pipeline.request import environments_of
 from rft_ilab.policy.local.identity import directory_digest
 from rft_ilab.scaleout.openinstruct import checkpoint, graders
+from rft_ilab.scaleout.openinstruct.dataset import tasks_of, write_dataset
+from rft_ilab.skills.tree import find_skills
 from rft_ilab.store import read_json, read_jsonl
 from tests.tiny_model import make_tiny_model
 from tests.unit.taxonomies import write_skill
@@ -79,6 +83,17 @@ def test_a_dry_run_says_all_of_it_without_open_instruct(place: Path) -> None:
     (data,) = (place / "run" / "open-instruct" / "data").iterdir()
     assert sorted(path.name for path in data.iterdir()) == ["test.parquet", "train.parquet"]
     assert not (place / "run" / "manifest.json").exists()
+
+
+def test_of_verified_data_the_tasks_with_signal_are_trained(place: Path) -> None:
+    settings = load_settings(place / "taxonomy")
+    tasks = tasks_of(environments_of(find_skills(place / "taxonomy", settings), settings))
+    write_dataset(place / "run" / "data" / "rlvr", [one for one in tasks if one.split == "val"] + tasks[:50])
+    result = invoke(command(place, "--dry-run"))
+    assert "(50 training and 30 validation tasks)" in result.output, result.output
+    result = invoke(command(place, "--dry-run", "--steps", "7", "--group-size", "3", "--learning-rate", "2e-6"))
+    for part in ("--total_episodes 84", "--num_samples_per_prompt_rollout 3", "--learning_rate 2e-06"):
+        assert part in result.output, part
 
 
 def test_the_whole_chain_ends_in_a_verdict_and_a_report(place: Path) -> None:
@@ -195,8 +210,11 @@ def test_options_of_open_instruct_need_its_engine(place: Path, monkeypatch: pyte
 def test_another_number_of_gpus_is_another_run(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FAKE_FAIL", "1")
     assert invoke(real(place)).exit_code == 2
+    local = [part for part in command(place) if part not in ("--engine", "open-instruct", "--gpus", "1")]
+    result = invoke(local)
+    assert result.exit_code == 2 and "this run was begun with --engine open-instruct" in result.output
     result = invoke([*real(place), "--gpus", "2"])
-    assert result.exit_code == 2 and "started with other settings (open_instruct)" in result.output
+    assert result.exit_code == 2 and "other settings of open_instruct (gpus)" in result.output
 
 
 def test_of_many_models_the_newest_finished_one_of_the_run_counts(tmp_path: Path) -> None:
