@@ -307,7 +307,7 @@ def start_request(
 
     With a ``site`` they speak of Open-Instruct's settings, the seed apart.
     """
-    tables = {"train": train} if site is None else {"train": {"seed": train.pop("seed")}, "open_instruct": train}
+    own: dict[str, Any] = train if site is None else {"seed": train.pop("seed")}
     return request_for(
         taxonomy_path,
         startable_run(ctx, run_name, control),
@@ -318,8 +318,9 @@ def start_request(
         history=history,
         site=site,
         ray=ray,
+        train=own,
+        open_instruct={} if site is None else train,
         tracking={"report_to": report_to},
-        **tables,
     )
 
 

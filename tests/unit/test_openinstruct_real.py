@@ -38,7 +38,7 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(bool(MISSING), reason=f"no Open-Instruct to try: {' and '.join(MISSING)} not set"),
 ]
-TIMEOUT_S = 600
+TIMEOUT_S = 1200
 
 
 @pytest.fixture(scope="module")

@@ -117,6 +117,22 @@ def test_the_whole_chain_ends_in_a_verdict_and_a_report(place: Path) -> None:
     assert again.exit_code == result.exit_code and "trained already" in again.output
 
 
+def test_a_ray_job_gets_its_token_in_a_file_of_its_own(place: Path) -> None:
+    python = place / "python"
+    python.write_text(f'#!/bin/sh\nPYTHONPATH="{FAKE}:$PYTHONPATH" exec {sys.executable} "$@"\n')
+    python.chmod(0o755)
+    job = ["--ray-job", "--ray-address", "http://127.0.0.1:8265", "--grader-host", "127.0.0.1"]
+    arguments = command(place, "--open-instruct", str(FAKE), "--open-instruct-python", str(python), *job)
+    result = invoke([*arguments, "--gpus", "3"])
+    assert result.exit_code == 2 and "3 GPUs are needed, the cluster has 2" in result.output, result.output
+    result = invoke([*arguments, "--gpus", "2"])
+    assert "with a token" in result.output and "grpo   3/3  reward 0.500" in result.output, result.output
+    assert (place / "run" / "gate" / "verdict.json").exists()
+    script = place / "run" / "open-instruct" / "code" / "launcher.sh"
+    assert script.stat().st_mode & 0o077 == 0 and "RFT_GRADER_TOKEN=" in script.read_text()
+    assert "RFT_GRADER_TOKEN=" not in result.output + (place / "run" / "manifest.json").read_text()
+
+
 def test_a_failure_is_one_line_and_the_same_command_resumes(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FAKE_FAIL", "3")
     result = invoke(real(place))
