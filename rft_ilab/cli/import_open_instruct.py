@@ -41,6 +41,7 @@ def open_instruct(
     limit: int | None,
     created_by: str | None,
     licence: str,
+    waivers: Path | None,
     force: bool,
     dry_run: bool,
 ) -> None:
@@ -70,7 +71,7 @@ def open_instruct(
     if not drafts:
         fail(f"no verifier of {data} can be graded here")
     for name, draft in drafts.items():
-        bring(taxonomy_path, name, lambda draft=draft: draft, FILES, force, dry_run)  # type: ignore[misc]
+        bring(taxonomy_path, name, lambda draft=draft: draft, FILES, waivers, force, dry_run)  # type: ignore[misc]
 
 
 def choose(names: tuple[str, ...], kinds: list[Kind]) -> tuple[dict[Kind, str], bool]:

@@ -39,7 +39,7 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(
         not (CHECKOUT and PYTHON),
-        reason="set RFT_OPEN_INSTRUCT to a checkout of allenai/open-instruct and RFT_OPEN_INSTRUCT_PYTHON to its Python",
+        reason="set RFT_OPEN_INSTRUCT (a checkout of allenai/open-instruct) and RFT_OPEN_INSTRUCT_PYTHON (its Python)",
     ),
 ]
 
@@ -118,7 +118,7 @@ def test_the_same_scores_in_a_ray_actor_and_none_after_an_outage(lines: Any) -> 
     asked, expected = lines
     assert sum(map(len, expected)) > 700 and all(None not in group for group in expected)
     with serving(make_app(taxonomy=TAXONOMY)) as url:
-        engine = Engine(url)
+        engine = Engine(url, RFT_GRADER_DEADLINE_S="120")
         try:
             assert {"rft_ilab", "gsm8k", "ifeval"} <= set(engine.ready["verifiers"])
             assert engine.ask(asked) == {"scores": expected}

@@ -16,7 +16,8 @@ from pathlib import Path
 from types import SimpleNamespace
 
 FLAGS = (
-    "--dataset_mixer_list none 1.0 --verification_reward 1.0 --beta 0.0 --load_ref_policy false --response_length 512"
+    "--dataset_mixer_list none 1.0 --verification_reward 1.0 --beta 0.0 --load_ref_policy false "
+    "--max_prompt_token_length 256 --response_length 256 --pack_length 512"
 )
 
 

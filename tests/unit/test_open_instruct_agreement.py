@@ -59,7 +59,7 @@ REASONS: dict[str, list[tuple[str, str]]] = {
         (r"\\text", "words are compared as words in some places there, in others here"),
         (r"^The answer is|\\fbox", "an answer in a sentence, or in \\fbox, is read here only"),
     ],
-    "strict_math": [(r"", "all the text is compared there if it lacks `Final Answer: ...`; here the answer is looked for")],
+    "strict_math": [(r"", "without `Final Answer: ...` all the text is compared there, here the answer is looked for")],
     "code": [(r"", "other limits of what a program may do, and of time")],
 }  # fmt: skip
 
