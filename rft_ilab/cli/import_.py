@@ -34,11 +34,6 @@ waivers_option = click.option(
     help="File that says why a try to cheat the grader does not apply; becomes grader.waivers.json.",
 )
 common_options = options.stacked(
-    click.option(
-        "--description",
-        help="What the model is to do: the skill's description and system message. [default: the system message that "
-        "all rows share]",
-    ),
     click.option("--limit", type=click.IntRange(min=1), metavar="ROWS", help="Take only the first rows of each file."),
     created_by_option,
     licence_option,
@@ -53,6 +48,14 @@ def check_grader(ctx: click.Context, parameter: click.Parameter, value: str | No
     """A kind of grader or a file. Raises BadParameter."""
     if value and value not in KINDS and not Path(value).is_file():
         raise click.BadParameter(f"{value!r} is neither a file nor one of {', '.join(KINDS)}")
+    return value
+
+
+def check_delimiter(ctx: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+    """One character that can stand between cells. Raises BadParameter."""
+    value = {"tab": "\t", "\\t": "\t"}.get(value or "", value)
+    if value is not None and (len(value) != 1 or value in '"\r\n\0'):
+        raise click.BadParameter(f"{value!r} is no single character that can stand between cells")
     return value
 
 
@@ -90,6 +93,11 @@ def import_() -> None:
     help="Field with a completion that the grader must accept. [default: the field that it accepts]",
 )
 @to_option
+@click.option(
+    "--description",
+    help="What the model is to do: the skill's description and system message. [default: the system message that all "
+    "rows share]",
+)
 @options.taxonomy_option
 @common_options
 @handled
@@ -130,8 +138,16 @@ def openai(
 @click.option("--split", metavar="COLUMN", help="Column with train, val or test. [default: drawn by group]")
 @click.option("--id", "id_", metavar="COLUMN", help="Column with an id of the row.")
 @grader_option
-@click.option("--delimiter", metavar="CHARACTER", help="[default: the one of , ; tab | that fits the header]")
+@click.option(
+    "--delimiter",
+    metavar="CHARACTER",
+    callback=check_delimiter,
+    help="What is between cells; `tab` is a tab. [default: the one of , ; tab | that fits the header]",
+)
 @to_option
+@click.option(
+    "--description", required=True, help="What the model is to do: the skill's description and system message."
+)
 @options.taxonomy_option
 @common_options
 @handled
@@ -146,7 +162,7 @@ def csv_(
     delimiter: str | None,
     name: str,
     taxonomy_path: Path,
-    description: str | None,
+    description: str,
     limit: int | None,
     created_by: str | None,
     licence: str,
@@ -154,7 +170,7 @@ def csv_(
     force: bool,
     dry_run: bool,
 ) -> None:
-    """A table with a header, one task a row; needs --description."""
+    """A table with a header, one task a row."""
     from rft_ilab.pipeline.importing_csv import draft_table
     from rft_ilab.skills.leaf import FILES
 

@@ -15,9 +15,9 @@ from peft import LoraConfig, get_peft_model, set_peft_model_state_dict
 from transformers import AutoModelForCausalLM
 
 from rft_ilab.config import TrainSettings
-from rft_ilab.policy.local import attention
+from rft_ilab.policy.local import attention, lanes
 from rft_ilab.policy.local import decode as decode_module
-from rft_ilab.policy.local.decode import Row, decode, inverse_cdf
+from rft_ilab.policy.local.decode import Row, Weights, decode
 from rft_ilab.policy.local.model import load_model
 from rft_ilab.policy.local.sampler import LocalPolicy
 from rft_ilab.policy.local.trie import build_trie
@@ -234,7 +234,9 @@ def test_checkpoint_round_trip(tiny: Path, tmp_path: Path) -> None:
         assert torch.equal(weights, other.adapter()[name])
 
 
-def test_greedy_decoding_equals_transformers_generate(tiny: Path) -> None:
+@pytest.mark.parametrize("growth", [5, 32])
+def test_greedy_decoding_equals_transformers_generate(growth: int, monkeypatch: pytest.MonkeyPatch, tiny: Path) -> None:
+    monkeypatch.setattr(lanes, "GROWTH", growth)
     loaded = load_model(tiny, torch.float32)
     prompts = [[1, 50, 60, 70], [1, 50, 60, 71, 72], [1, 80]]
     rows = [Row(i, "k", 0.0, 12) for i in range(3)]
@@ -247,7 +249,8 @@ def test_greedy_decoding_equals_transformers_generate(tiny: Path) -> None:
         assert row.finished == (row.token_ids[-1] == 2)
 
 
-def test_logprobs_are_those_of_the_model(tiny: Path) -> None:
+def test_logprobs_are_those_of_the_model(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lanes, "GROWTH", 2)
     loaded = load_model(tiny, torch.float32)
     rows = [Row(0, f"k{i}", 1.0, 6) for i in range(8)]
     decode(loaded.model, [[1, 50, 60]], rows, loaded.eos)
@@ -299,6 +302,7 @@ def test_rows_may_part_after_most_others_have_ended(tiny: Path, monkeypatch: pyt
         return logits_AV
 
     loaded, step = load_model(tiny, torch.float32), 0
+    monkeypatch.setattr(lanes, "GROWTH", 3)
     prompts = [[1, 50 + p] for p in range(24)]
     rows = [Row(p, f"{p}/{k}", 1.0, 8) for p in range(24) for k in range(8)]
     with monkeypatch.context() as patch:
@@ -325,7 +329,7 @@ def test_drawing_by_blocks_is_the_inverse_cdf(width: int) -> None:
     logits_AV[2, :-1] = -1e9
     entries = [a for a in range(4) for _ in range(200)]
     uniform = [0.0, 1 - 2**-53, *(torch.rand(198, dtype=torch.float64).tolist())] * 4
-    drawn = inverse_cdf(logits_AV, entries, uniform)
+    drawn = Weights.of(logits_AV).inverse_cdf(entries, uniform)
     cdf_AV = torch.softmax(logits_AV.double(), -1).cumsum(-1)
     for a, u, token in zip(entries, uniform, drawn, strict=True):
         below = cdf_AV[a, token - 1].item() if token else 0.0

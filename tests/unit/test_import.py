@@ -398,6 +398,13 @@ def test_other_delimiters_are_found(place: Path, delimiter: str) -> None:
     assert "grader number: every answer is a number" in result.output and len(tasks_of(place)) == 30
 
 
+@pytest.mark.parametrize("delimiter, code", [("tab", 0), ("ab", 2), ('"', 2), ("\n", 2), ("", 2)])
+def test_a_delimiter_that_is_given(place: Path, delimiter: str, code: int) -> None:
+    rows = "".join(f"Is {words(i)}?\t{i}\n" for i in range(30))
+    result = run_table(place, f"q\ta\n{rows}", "--delimiter", delimiter)
+    assert result.exit_code == code and "Traceback" not in result.output, result.output
+
+
 def test_splits_and_ids_of_a_table(place: Path) -> None:
     rows = "".join(f"x{i},Is {words(i)}?,{i}.5,{['Training', 'dev', 'TEST'][i % 3]}\n" for i in range(30))
     assert run_table(place, f"key,q,a,part\n{rows}", "--split", "part", "--id", "key").exit_code == 0

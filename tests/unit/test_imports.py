@@ -41,7 +41,8 @@ LEVEL = {part: level for level, parts in enumerate(ORDER) for part in parts}
 
 #: heavy or foreign package -> the only places that may import it
 ALLOWED = {
-    "torch": ("rft_ilab.policy.local", "rft_ilab.rl"),
+    # scaleout.kit holds files that are copied to where another trainer runs; nothing here imports them.
+    "torch": ("rft_ilab.policy.local", "rft_ilab.rl", "rft_ilab.scaleout.kit.train_trl"),
     "transformers": ("rft_ilab.policy.local", "rft_ilab.rl"),
     "peft": ("rft_ilab.policy.local", "rft_ilab.rl"),
     "instructlab": ("rft_ilab.host", "rft_ilab.cli"),

@@ -80,40 +80,60 @@ def _draw(
 ) -> list[tuple[int, int, Row]]:
     """Draw the next token of every row; appends it and its log-probability. Returns (entry, token, row)."""
     drawn: list[tuple[int, int, Row]] = []
+    untempered = Weights.of(logits_AV)
     for temperature in sorted({row.temperature for here in standing for row in here}):
         picks = [(a, row) for a, here in enumerate(standing) for row in here if row.temperature == temperature]
         entries = [a for a, _ in picks]
         if temperature > 0:
             uniform = [streams[id(row)].random() for _, row in picks]
-            tokens = inverse_cdf(logits_AV / temperature if temperature != 1.0 else logits_AV, entries, uniform)
+            weights = untempered if temperature == 1.0 else Weights.of(logits_AV / temperature)
+            tokens = weights.inverse_cdf(entries, uniform)
         else:
             tokens = logits_AV.argmax(dim=-1)[entries].tolist()
         drawn += [(a, token, row) for (a, row), token in zip(picks, tokens, strict=True)]
     index_R = torch.tensor([a for a, _, _ in drawn])
     chosen_R = logits_AV[index_R, torch.tensor([token for _, token, _ in drawn])]
-    logprobs = (chosen_R - torch.logsumexp(logits_AV, dim=-1)[index_R]).tolist()
+    logprobs = (chosen_R - untempered.log_total_A[index_R]).tolist()
     for (_, token, row), logprob in zip(drawn, logprobs, strict=True):
         row.token_ids.append(token)
         row.logprobs.append(logprob)
     return drawn
 
 
-def inverse_cdf(logits_AV: torch.Tensor, entries: Sequence[int], uniform: Sequence[float]) -> list[int]:
-    """One token for each of ``uniform`` in [0, 1), from the softmax of its line ``logits_AV[entries[r]]``.
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """Softmax before it is normalised, in blocks of the vocabulary (the last one filled up with zeros).
 
-    The sum over the vocabulary is taken a block at a time and only the block that is hit is looked into.
+    ``upto_AB`` is the weight of all blocks up to and with b, ``log_total_A`` the logarithm of the sum of exp(logits).
     """
-    rows, width = logits_AV.shape
-    weight_AV = torch.exp(logits_AV - logits_AV.amax(dim=-1, keepdim=True))
-    weight_ABW = torch.nn.functional.pad(weight_AV, (0, -width % VOCABULARY_BLOCK)).view(rows, -1, VOCABULARY_BLOCK)
-    upto_AB = weight_ABW.sum(dim=-1, dtype=torch.float64).cumsum(dim=-1)
-    line_R = torch.tensor(list(entries), device=logits_AV.device)
-    needle_R = torch.tensor(list(uniform), dtype=torch.float64, device=logits_AV.device) * upto_AB[line_R, -1]
-    block_R = torch.searchsorted(upto_AB[line_R], needle_R[:, None], right=True)[:, 0].clamp_(max=upto_AB.shape[1] - 1)
-    before_R = torch.where(block_R > 0, upto_AB[line_R, (block_R - 1).clamp(min=0)], 0.0)
-    within_RW = weight_ABW[line_R, block_R].double().cumsum(dim=-1)
-    inside_R = torch.searchsorted(within_RW, (needle_R - before_R)[:, None], right=True)[:, 0]
-    # Rounding may point past the last token of a block that has any weight: then the last such token is meant.
-    last_R = VOCABULARY_BLOCK - 1 - (weight_ABW[line_R, block_R] > 0).flip(-1).to(torch.int8).argmax(dim=-1)
-    tokens: list[int] = (block_R * VOCABULARY_BLOCK + torch.minimum(inside_R, last_R)).tolist()
-    return tokens
+
+    weight_ABW: torch.Tensor
+    upto_AB: torch.Tensor
+    log_total_A: torch.Tensor
+
+    @classmethod
+    def of(cls, logits_AV: torch.Tensor) -> Weights:
+        peak_A = logits_AV.amax(dim=-1)
+        weight_AV = (logits_AV - peak_A[:, None]).exp_()
+        if fill := -logits_AV.shape[1] % VOCABULARY_BLOCK:
+            weight_AV = torch.nn.functional.pad(weight_AV, (0, fill))
+        weight_ABW = weight_AV.view(len(logits_AV), -1, VOCABULARY_BLOCK)
+        upto_AB = weight_ABW.sum(dim=-1).double().cumsum(dim=-1)
+        return cls(weight_ABW, upto_AB, peak_A + upto_AB[:, -1].log().float())
+
+    def inverse_cdf(self, entries: Sequence[int], uniform: Sequence[float]) -> list[int]:
+        """One token for each of ``uniform`` in [0, 1), from the distribution of its line ``entries[r]``.
+
+        Only the block that is hit is looked into.
+        """
+        device, blocks = self.upto_AB.device, self.upto_AB.shape[1]
+        line_R = torch.tensor(list(entries), device=device)
+        needle_R = torch.tensor(list(uniform), dtype=torch.float64, device=device) * self.upto_AB[line_R, -1]
+        block_R = torch.searchsorted(self.upto_AB[line_R], needle_R[:, None], right=True)[:, 0].clamp_(max=blocks - 1)
+        before_R = torch.where(block_R > 0, self.upto_AB[line_R, (block_R - 1).clamp(min=0)], 0.0)
+        weight_RW = self.weight_ABW[line_R, block_R]
+        inside_R = torch.searchsorted(weight_RW.double().cumsum(dim=-1), (needle_R - before_R)[:, None], right=True)
+        # Rounding may point past the last token of a block that has any weight: then the last such token is meant.
+        last_R = VOCABULARY_BLOCK - 1 - (weight_RW > 0).flip(-1).to(torch.int8).argmax(dim=-1)
+        tokens: list[int] = (block_R * VOCABULARY_BLOCK + torch.minimum(inside_R[:, 0], last_R)).tolist()
+        return tokens

@@ -17,6 +17,9 @@ from rft_ilab.policy.local.trie import Trie
 
 # Below so many lanes, closing up costs more than it saves.
 FEWEST_LANES = 16
+# Lanes grow by so many columns. What a batched product reads has to lie close together, or it is copied first (three
+# quarters of the time in bf16); columns that are not written yet are masked.
+GROWTH = 32
 
 
 class Lanes:
@@ -34,10 +37,11 @@ class Lanes:
         longest = max(len(tail) for tail in tails)
         device, dtype = recorded[0][0].device, recorded[0][0].dtype
         self.column = longest
+        self._width = longest + min(steps, GROWTH)
         first_L = torch.tensor([longest - len(tail) for tail in tails], device=device)
-        self._mask_LT = torch.zeros(most, longest + steps, dtype=dtype, device=device)
-        columns_T = torch.arange(longest + steps, device=device)
-        self._mask_LT[: len(tails)] = additive(columns_T[None, :] >= first_L[:, None], dtype)
+        columns_T = torch.arange(self._width, device=device)
+        self._mask_LT = additive(torch.zeros(most, self._width, dtype=torch.bool, device=device), dtype)
+        self._mask_LT[: len(tails)] = additive((columns_T >= first_L[:, None]) & (columns_T < longest), dtype)
         self._prefix: list[tuple[torch.Tensor, torch.Tensor]] = []
         self._own: list[tuple[torch.Tensor, torch.Tensor]] = []
         padded = torch.from_numpy(np.stack([np.pad(tail, (longest - len(tail), 0)) for tail in tails])).to(device)
@@ -45,7 +49,7 @@ class Lanes:
             prefix, own = [], []
             for (x,) in pair:
                 prefix.append(x[:, :shared].contiguous())
-                lanes = x.new_zeros(most, x.shape[0], longest + steps, x.shape[2])
+                lanes = x.new_zeros(most, x.shape[0], self._width, x.shape[2])
                 lanes[: len(tails), :, :longest] = x[:, padded].transpose(0, 1)
                 own.append(lanes)
             self._prefix.append((prefix[0], prefix[1]))
@@ -83,7 +87,15 @@ class Lanes:
         self._lane_A = lanes
         in_order = lanes == list(range(self._used))
         self._index_A = None if in_order else torch.tensor(lanes, device=self._mask_LT.device)
+        if self.column == self._width:
+            self._widen()
+        self._mask_LT[:, self.column] = 0
         self.column += 1
+
+    def _widen(self) -> None:
+        self._width += GROWTH
+        self._mask_LT = torch.nn.functional.pad(self._mask_LT, (0, GROWTH), value=torch.finfo(self._mask_LT.dtype).min)
+        self._own = [(_wider(keys), _wider(values)) for keys, values in self._own]
 
     def _new_lane(self) -> int:
         if self._free:
@@ -106,25 +118,25 @@ class Lanes:
         _, heads, rows, width = query.shape
         kv_heads = key.shape[1]
         fold = heads // kv_heads
-        used, columns = self._used, self.column
+        used, columns = self._used, self._width
         index = self._index_A
         q_AHFD = (query[0] * scaling).view(kv_heads, fold, rows, width).permute(2, 0, 1, 3)
         k_AHD, v_AHD = key[0].transpose(0, 1), value[0].transpose(0, 1)
         where = slice(used) if index is None else index
         for x, new_AHD in zip(self._own[layer], (k_AHD, v_AHD), strict=True):
-            x[where, :, columns - 1] = new_AHD
+            x[where, :, self.column - 1] = new_AHD
         if index is None:
             q_LHFD = q_AHFD.contiguous()
         else:
             q_LHFD = query.new_zeros(used, kv_heads, fold, width)
             q_LHFD[index] = q_AHFD
-        own_keys, own_values = (x.flatten(0, 1)[: used * kv_heads, :columns] for x in self._own[layer])
+        own_keys, own_values = (x.flatten(0, 1)[: used * kv_heads] for x in self._own[layer])
         prefix_keys, prefix_values = self._prefix[layer]
         q_HRD = q_LHFD.transpose(0, 1).reshape(kv_heads, used * fold, width)
         prefix_scores = torch.bmm(q_HRD, prefix_keys.transpose(1, 2)).view(kv_heads, used, fold, -1).transpose(0, 1)
         own_scores = torch.bmm(q_LHFD.view(used * kv_heads, fold, width), own_keys.transpose(1, 2))
         own_scores = own_scores.view(used, kv_heads, fold, columns)
-        mask = self._mask_LT[:used, None, None, :columns]
+        mask = self._mask_LT[:used, None, None]
         scores = torch.cat([prefix_scores, own_scores.add_(mask)], dim=-1)
         weights = torch.softmax(scores, dim=-1)
         shared = prefix_keys.shape[1]
@@ -136,6 +148,10 @@ class Lanes:
         if index is not None:
             out = out[index]
         return out.reshape(1, rows, heads, width)
+
+
+def _wider(x_LHTD: torch.Tensor) -> torch.Tensor:
+    return torch.nn.functional.pad(x_LHTD, (0, 0, 0, GROWTH))
 
 
 def _shared_nodes(trie: Trie) -> int:

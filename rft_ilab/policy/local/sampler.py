@@ -11,7 +11,7 @@ from rft_ilab.types import Prompt, Rollout, Sampling
 
 # Positions of a chunk's lanes: each row has its prompt's own tokens and its answer there, 23 kB a position at 135M
 # parameters in bf16. Larger chunks prefill a shared prefix less often and multiply larger matrices.
-LANE_POSITIONS = 8192
+LANE_POSITIONS = 16384
 
 
 class LocalPolicy:
