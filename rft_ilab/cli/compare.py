@@ -53,8 +53,7 @@ def compare(
         raise click.UsageError("name two models or more")
     if as_json and as_markdown:
         raise click.UsageError("--json and --markdown exclude each other")
-    from rich.console import Console
-
+    from rft_ilab.cli.console import LastingConsole
     from rft_ilab.pipeline.compare import compare as compared
     from rft_ilab.pipeline.contenders import contenders
     from rft_ilab.report import compare_text
@@ -75,7 +74,7 @@ def compare(
     elif as_markdown:
         click.echo(compare_text.markdown_comparison(found), nl=False)
     else:
-        compare_text.print_comparison(found, Console())
+        compare_text.print_comparison(found, LastingConsole())
     if page:
         from rft_ilab.report.compare_html import write_comparison
 

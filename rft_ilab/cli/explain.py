@@ -42,18 +42,17 @@ def explain(
     side by side, what the grader extracted and said, and every random draw. All of it comes from the run and the cache:
     no model is asked without --again. Without TASK, the flips are listed, those of the worst group first.
     """
-    from rich.console import Console
-
+    from rft_ilab.cli.console import LastingConsole
     from rft_ilab.report import flips, load
     from rft_ilab.report.explained import print_explanation
     from rft_ilab.store import name_of_run
 
     run = options.existing_run(run_name)
     if task_id is None:
-        flips.print_flips(load.load_gate(run), Console(), run=name_of_run(run), skill=skill, limit=limit)
+        flips.print_flips(load.load_gate(run), LastingConsole(), run=name_of_run(run), skill=skill, limit=limit)
         return
     from rft_ilab.pipeline.explain import explain as explained
     from rft_ilab.pipeline.explain import recorded_taxonomy
 
     taxonomy = taxonomy_path or recorded_taxonomy(run) or Path(ctx.obj.config.generate.taxonomy_path)
-    print_explanation(explained(run, task_id, taxonomy, again=again), Console(), unfold=messages)
+    print_explanation(explained(run, task_id, taxonomy, again=again), LastingConsole(), unfold=messages)

@@ -71,11 +71,10 @@ def grader_test(
         report = {"graders": [each.as_dict() for each in proofs], "errors": errors, "warnings": len(findings) - errors}
         click.echo(json.dumps(report, indent=1, default=str))
     else:
-        from rich.console import Console
-
+        from rft_ilab.cli.console import LastingConsole
         from rft_ilab.cli.prooftable import print_proofs
 
-        print_proofs(proofs, Console(), details=details or len(proofs) == 1)
+        print_proofs(proofs, LastingConsole(), details=details or len(proofs) == 1)
         for finding in findings:
             click.echo(str(finding))
         click.echo(f"{errors} errors, {len(findings) - errors} warnings", err=True)

@@ -34,8 +34,7 @@ def history(
     In the order of the taxonomy's commits; what git does not know goes by time. A verdict that was given twice at one
     commit on the same evidence is shown once.
     """
-    from rich.console import Console
-
+    from rft_ilab.cli.console import LastingConsole
     from rft_ilab.report.history import as_json as fields
     from rft_ilab.report.history import load_history
     from rft_ilab.report.history_text import print_history
@@ -54,7 +53,7 @@ def history(
     if as_json:
         click.echo("\n".join(json.dumps(fields(entry), ensure_ascii=False) for entry in shown.entries))
     else:
-        print_history(shown, Console(), total=len(entries))
+        print_history(shown, LastingConsole(), total=len(entries))
     if page:
         from rft_ilab.report.history_html import write_history
 

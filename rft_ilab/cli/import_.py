@@ -33,7 +33,7 @@ waivers_option = click.option(
     type=SOURCE,
     help="File that says why a try to cheat the grader does not apply; becomes grader.waivers.json.",
 )
-common_options = options.stacked(
+common_options: Callable[[options.F], options.F] = options.stacked(
     click.option("--limit", type=click.IntRange(min=1), metavar="ROWS", help="Take only the first rows of each file."),
     created_by_option,
     licence_option,

@@ -29,6 +29,11 @@ if TYPE_CHECKING:
     "one (a+b for rows that name both); a plain SKILL takes all of them, as SKILL/VERIFIER.",
 )
 @click.option("--answer", metavar="COLUMN", help="Column with a right answer. [default: the assistant's last message]")
+@click.option(
+    "--description",
+    help="What the model is to do: the skill's description and system message. [default: the system message that all "
+    "rows share, else what the verifier asks for]",
+)
 @options.taxonomy_option
 @common_options
 @handled

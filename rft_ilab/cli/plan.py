@@ -70,9 +70,9 @@ def plan(
     if as_json:
         click.echo(json.dumps(planning.as_json(rows, wish, settings.gate.alpha), indent=1))
         return
-    from rich.console import Console
+    from rft_ilab.cli.console import LastingConsole
 
-    console = Console()
+    console = LastingConsole()
     print_table(rows, power, console)
     click.echo(f"Plans, not measurements: they assume that the flips of a group correlate at {icc:g}.")
     measured = "* measured. " if any(row.measured for row in rows) else ""

@@ -24,6 +24,7 @@ from rft_ilab.types import Message, Policy, Prompt, Rollout, Sampling, Task
 NO_TASK = "the task is not in this taxonomy: demonstrations, system message and draws cannot be shown"
 NO_DRAWS = "the text of the draws is no longer in the cache; --again draws anew"
 STORED = "the baseline's results are stored in the repository; its model is not asked again"
+NO_REASON = "none was stored with this answer"
 REGRADED = "the grader of today grades the draws otherwise than the gate did; what the gate said is shown"
 
 
@@ -144,10 +145,22 @@ def _seen(result: Result, place: Place | None, notes: list[str]) -> Seen:
         title="Before, the baseline" if result.side == "baseline" else "Now, the candidate",
         prompt=prompt_label(result),
         turns=messages[1 : len(messages) - own + 1],
-        greedy=_graded(result.greedy),
+        greedy=_greedy(result, place),
         draws=draws,
         temperature=result.temperature,
     )
+
+
+def _greedy(result: Result, place: Place | None) -> Graded:
+    """The greedy answer; one that came without a reason, as a stored baseline's do, is graded anew to have one."""
+    seen = _graded(result.greedy)
+    if place is None or seen.reason or seen.score is None:
+        return seen
+    rollout = Rollout(task_id=result.task_id, index=0, policy_id=result.model, completion=seen.text or "", stop="eos")
+    (again,) = _grade(place, [rollout], None)
+    if again.score != seen.score or not again.reason:
+        return replace(seen, reason=NO_REASON)
+    return replace(seen, answer=again.answer if seen.answer is None else seen.answer, reason=again.reason)
 
 
 def _graded(answer: Answer) -> Graded:

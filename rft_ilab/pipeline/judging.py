@@ -48,8 +48,9 @@ class Base:
 
 
 @contextlib.contextmanager
-def base_tree(taxonomy: Path, ref: str) -> Iterator[Base]:
-    """What judges, as ``ref`` has it, for as long as the context lasts.
+def base_tree(taxonomy: Path, ref: str, own: Path | None = None) -> Iterator[Base]:
+    """What judges, as ``ref`` has it, for as long as the context lasts. New skills are those of ``own``, a taxonomy
+    that need not lie in the repository, instead of the working tree's.
 
     Raises SkillError if there is no such commit or it holds no skills. Errors in the files that it wrote name the
     revision's file, not the temporary one.
@@ -60,15 +61,15 @@ def base_tree(taxonomy: Path, ref: str) -> Iterator[Base]:
     with tempfile.TemporaryDirectory(prefix="rft-base-") as temporary:
         root = Path(temporary).resolve()
         judges = write_revision(revision, root)
-        known = leaf_names(judges)
-        new = tuple(name for name in _own_names(taxonomy) if name not in known)
+        known, own = leaf_names(judges), own or taxonomy
+        new = tuple(name for name in _own_names(own) if name not in known)
         for name in new:
             # Links stay links, so that reading the skill refuses them.
             leaf = judges / ROOT / name
-            shutil.copytree(taxonomy / ROOT / name, leaf, symlinks=True, ignore=_folders, dirs_exist_ok=True)
+            shutil.copytree(own / ROOT / name, leaf, symlinks=True, ignore=_folders, dirs_exist_ok=True)
         if new:
-            _add_graders(graders_directory(taxonomy), graders_directory(judges))
-        base = Base(revision=revision, taxonomy=judges, own=taxonomy, new=new)
+            _add_graders(graders_directory(own), graders_directory(judges))
+        base = Base(revision=revision, taxonomy=judges, own=own, new=new)
         try:
             yield base
         except RftError as error:

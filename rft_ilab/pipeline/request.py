@@ -312,10 +312,23 @@ def measure_speed(policy: Policy) -> float | None:
 def run_model(run: Run) -> Path:
     """The tuned model of a run. Raises RunError if training has not finished."""
     if not run.path("model", "config.json").exists():
+        if run.manifest.get("kind") == "gate":
+            raise RunError(
+                "this run only judged a model and has none of its own",
+                where=run.directory,
+                fix=f"name the model itself{_judged_directory(run)}",
+            )
         raise RunError(
             "this run has no tuned model yet", where=run.directory, fix="finish it with: ilab rft run --run ..."
         )
     return run.path("model")
+
+
+def _judged_directory(run: Run) -> str:
+    """Where the model that a run judged lay, in words; empty if the run does not say."""
+    stages = run.manifest.get("stages", {})
+    question = (stages.get("regate") or stages.get("gate") or {}).get("question") or {}
+    return f": {question['candidate']}" if isinstance(question.get("candidate"), str) else ""
 
 
 def versions() -> dict[str, str]:

@@ -13,6 +13,7 @@ from rft_ilab.report.svg import Scale, drawing, round_scale, tag
 
 ROW_PX = 30
 AXIS_PX = 20
+NAMED_AXIS_PX = 38
 MOST_POINTS = 300
 Points = Sequence[tuple[float, float]]
 
@@ -62,15 +63,46 @@ def interval_row(
     return drawing(*parts, title=f"{name}: difference with its interval", desc=desc, key=key, height=ROW_PX)
 
 
-def interval_axis(scale: Scale, ticks: Sequence[float]) -> Markup:
-    """The axis below a forest plot. Hidden from screen readers, which get numbers in every row."""
+def interval_axis(scale: Scale, ticks: Sequence[float], *, named: bool = False) -> Markup:
+    """The axis below a forest plot, ``named``: with its unit and which way is better.
+
+    Hidden from screen readers, which get numbers in every row.
+    """
     labels = []
     for tick in ticks:
         at = scale.across(tick)
         labels.append(tag("line", x1=at, x2=at, y1=0, y2=4, class_="tickmark"))
         text = f"{tick:+g}".replace("-", "−") if tick else "0"
         labels.append(tag("text", text, x=at, y=16, class_="tick", text_anchor="middle"))
-    return tag("svg", *labels, class_="plot", width="100%", height=AXIS_PX, aria_hidden="true")
+    if named:
+        labels.append(tag("text", "points, better →", x="100%", y=33, class_="tick", text_anchor="end"))
+        if scale.fraction(0) > 0.15:
+            labels.append(tag("text", "← worse", x=0, y=33, class_="tick"))
+    height = NAMED_AXIS_PX if named else AXIS_PX
+    return tag("svg", *labels, class_="plot", width="100%", height=height, aria_hidden="true")
+
+
+def before_after_dots(name: str, before: float | None, after: float | None, key: str) -> Markup:
+    """From a hollow mark (before) to a full one (after), 0 to 100 %; empty if one of them was not measured."""
+    if before is None or after is None:
+        return Markup("")
+    old, new = f"{100 * before:.2f}%", f"{100 * after:.2f}%"
+    parts = [
+        tag("line", x1=0, x2="100%", y1=11, y2=11, class_="rail"),
+        tag("line", x1=old, x2=new, y1=11, y2=11, class_="whisker"),
+        tag("circle", cx=old, cy=11, r=4.5, class_="dot hollow"),
+        tag("circle", cx=new, cy=11, r=5, class_="dot after"),
+    ]
+    desc = f"before {wording.percent(before)}, after {wording.percent(after)}"
+    return drawing(*parts, title=f"{name}: right answers", desc=desc, key=key, height=22)
+
+
+def percent_axis() -> Markup:
+    """Below :func:`before_after_dots`. Hidden from screen readers, which get numbers in every row."""
+    labels = []
+    for tick, anchor in ((0, "start"), (50, "middle"), (100, "end")):
+        labels.append(tag("text", f"{tick}%", x=f"{tick}%", y=12, class_="tick", text_anchor=anchor))
+    return tag("svg", *labels, class_="plot", width="100%", height=15, aria_hidden="true")
 
 
 def before_after_bars(name: str, before: float, after: float, key: str) -> Markup:
@@ -118,8 +150,9 @@ def line_chart(
     scale: tuple[Scale, list[float]] | None = None,
     height: int = 190,
     mark: tuple[float, str] | None = None,
+    unit: str = "",
 ) -> Markup:
-    """Lines and dots over training steps; ``show`` writes a y value, ``mark`` is a labelled step.
+    """Lines and dots over training steps; ``show`` writes a y value, ``mark`` is a labelled step, ``unit`` that of y.
 
     Empty series are skipped; returns an empty string when nothing is left to draw.
     """
@@ -139,6 +172,8 @@ def line_chart(
         at, last = x_scale.across(tick), tick == x_ticks[-1]
         text = f"step {tick:g}" if last else f"{tick:g}"
         parts.append(tag("text", text, x=at, y=height + 17, class_="tick", text_anchor="end" if last else "middle"))
+    if unit:
+        parts.append(tag("text", unit, x=0, y=-12, dx=-36, class_="tick"))
     if mark is not None:
         at = x_scale.across(mark[0])
         end = "end" if x_scale.fraction(mark[0]) > 0.5 else "start"
@@ -152,13 +187,18 @@ def line_chart(
             ]
         else:
             parts.append(polyline(s.points, s.style, x_scale, y_scale, height))
-    desc = ". ".join(_in_words(s, show) for s in drawn)
+    desc = ". ".join(_in_words(s, show, unit) for s in drawn)
     return drawing(*parts, title=title, desc=desc, key=key, height=height, class_="plot chart")
 
 
-def _in_words(s: Series, show: Callable[[float], str]) -> str:
+def _in_words(s: Series, show: Callable[[float], str], unit: str) -> str:
     (x0, y0), (x1, y1) = s.points[0], s.points[-1]
-    return f"{s.name}: from {show(y0)} at step {x0:g} to {show(y1)} at step {x1:g}"
+    low, high = min(y for _, y in s.points), max(y for _, y in s.points)
+    of = f" {unit}" if unit else ""
+    return (
+        f"{s.name}: from {show(y0)}{of} at step {x0:g} to {show(y1)} at step {x1:g}; "
+        f"lowest {show(low)}, highest {show(high)}"
+    )
 
 
 def polyline(line: Points, style: str, x_scale: Scale, y_scale: Scale, height: int) -> Markup:

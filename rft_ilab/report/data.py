@@ -151,6 +151,19 @@ class Flip:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Ungraded:
+    """A greedy answer of one ``side`` (``before`` or ``after``) on which the grader failed; ``reason`` is how."""
+
+    skill: str
+    task_id: str
+    side: str
+    prompt: str
+    reference: str
+    answer: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class FlipCount:
     """All flips of a skill; ``listed`` of them are in the verdict."""
 
@@ -162,7 +175,10 @@ class FlipCount:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GateResult:
-    """``drawn``: how many tasks of how many were used, if they were drawn until each suite was decided."""
+    """``drawn``: how many tasks of how many were used, if they were drawn until each suite was decided.
+
+    ``baseline`` and ``candidate`` name a model and shorten its id; ``*_name`` and ``*_id`` are whole.
+    """
 
     outcome: Outcome
     reasons: tuple[str, ...]
@@ -174,6 +190,10 @@ class GateResult:
     flips: tuple[Flip, ...]
     drawn: tuple[int, int] | None = None
     flip_counts: tuple[FlipCount, ...] = ()
+    baseline_name: str = ""
+    baseline_id: str = ""
+    candidate_name: str = ""
+    candidate_id: str = ""
 
     @property
     def fixed_and_broken(self) -> tuple[int, int]:
@@ -346,6 +366,7 @@ class RunReport:
     peak_rss_mb: int | None
     manifest: Mapping[str, Any] = field(hash=False)
     damaged: tuple[str, ...] = ()
+    ungraded: tuple[Ungraded, ...] = ()
 
     @property
     def control(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -75,7 +76,7 @@ def build(selection: Selection | None) -> Frontier | None:
 
 
 def chosen_sentence(selection: Selection) -> str:
-    """What was chosen and what it gains and costs on validation, in points, in one short line; empty for older runs.
+    """Which weights were kept, and what they gain and cost on validation, in one line; empty for older runs.
 
     The gain is in greedy accuracy against the base with the same prompt (the gate's baseline may be better).
     """
@@ -83,11 +84,20 @@ def chosen_sentence(selection: Selection) -> str:
     if point is None or point.val is None or selection.frontier[0].val is None:
         return ""
     base = selection.frontier[0]
-    what = f"{selection.chosen} x {selection.scale:g}" if selection.scale else "the base, unchanged"
     gain = wording.points(point.val - (base.val or 0.0))
     moves = [point.watched[name] - base.watched[name] for name in base.watched if name in point.watched]
-    rest = f", watched at worst {wording.points(min(moves))}" if moves else ""
-    return f"{what}; on validation target {gain}{rest}"
+    rest = f", other skills {wording.points(min(moves))} at worst" if moves else ""
+    return f"{kept_weights(selection)}; on validation tasks the target {gain} points{rest}"
+
+
+def kept_weights(selection: Selection) -> str:
+    """Which weights were chosen, for people: after which step, and with how much of the adapter."""
+    if not selection.scale:
+        return "the base model, unchanged"
+    step = re.fullmatch(r"step-(\d+)", selection.chosen)
+    name = f"weights after GRPO step {step[1]}" if step else selection.chosen
+    name = "weights after the warm start" if selection.chosen == "sft" else name
+    return name if selection.scale == 1 else f"{name}, with {selection.scale:g} of what training changed"
 
 
 def _draw(title: str, key: str, lines: Sequence[Line], allowed: Sequence[float], chosen: float | None) -> Markup:
@@ -103,8 +113,9 @@ def _draw(title: str, key: str, lines: Sequence[Line], allowed: Sequence[float],
         parts.append(tag("line", x1=0, x2="100%", y1=y, y2=y, class_="grid" if tick else "zero"))
         text = f"{tick:+g}".replace("-", "−") if tick else "0"
         parts.append(tag("text", text, x=-8, y=y + 4, class_="tick", text_anchor="end"))
+    parts.append(tag("text", "points", x=0, y=-12, dx=-36, class_="tick"))
     for scale, anchor in ((0.0, "start"), (0.25, "middle"), (0.5, "middle"), (0.75, "middle"), (1.0, "end")):
-        text = {0.0: "0, the base", 1.0: "scale 1"}.get(scale, f"{scale:g}")
+        text = {0.0: "0, the base", 1.0: "1, all of it"}.get(scale, f"{scale:g}")
         at = x_scale.across(scale)
         parts.append(tag("text", text, x=at, y=HEIGHT + 17, class_="tick", text_anchor=anchor))
     for floor in floors:

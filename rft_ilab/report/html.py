@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import shlex
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -20,42 +19,31 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup, escape
 
-from rft_ilab.report import training, wording
-from rft_ilab.report.charts import before_after_bars, interval_axis, interval_row, interval_scale, share_bar
-from rft_ilab.report.data import Change, ClassResult, Flip, GateResult, RunReport
+from rft_ilab.report import ledger, provenance, training, wording
+from rft_ilab.report.brief import brief
+from rft_ilab.report.charts import (
+    before_after_bars,
+    before_after_dots,
+    interval_axis,
+    interval_row,
+    interval_scale,
+    percent_axis,
+)
+from rft_ilab.report.data import Change, ClassResult, Flip, GateResult, RunReport, Ungraded
 from rft_ilab.report.flips import worst_group_first
 from rft_ilab.report.passes import pass_rows
 from rft_ilab.report.svg import Scale
 from rft_ilab.store import write_atomic
 
-# Bytes of the page are bounded by these, whatever the run holds: about 0.9 MB at the very worst.
-MOST_FLIPS = 100
+# Bytes of the page are bounded by these, whatever the run holds: about 1.6 MB at the very worst.
+MOST_FLIPS = 1000
+FLIP_BYTES = 700_000
+FLIP_FRAME_BYTES = 1100  # of one flip beside its texts
 FIRST_FLIPS = 12
+FIRST_SUITES = 8
 MOST_CLASSES = 60
 MOST_ROWS = 200
 LONG, SHORT = 1000, 160
-
-DISPOSITIONS = {
-    "kept": "accepted by the grader and used",
-    "surplus": "accepted, but its class had enough",
-    "duplicate": "accepted, but nearly like another that was kept",
-    "wrong": "rejected by the grader",
-    "truncated": "cut off at the token limit",
-    "error": "the grader failed; counted as neither right nor wrong",
-}
-REFERENCE = "reference"
-TASK_DISPOSITIONS = {
-    "kept": "used; neither too easy nor too hard to be sometimes right",
-    "too_easy": "right so often that a group would hardly differ",
-    "too_hard": "wrong so often that a group would hardly differ",
-    "no_agreement": "too few independent answers agree",
-    "contaminated": "nearly a task of a validation or test split",
-    "duplicate": "nearly another task",
-    "wrong": "the grader refuses its reference",
-    "error": "the grader failed",
-    "truncated": "cut off at the token limit",
-    "malformed": "makes no task",
-}
 
 
 def write_html(report: RunReport, path: Path) -> None:
@@ -78,9 +66,11 @@ def render_html(report: RunReport) -> str:
         "points": lambda value: _minus(wording.points(value)),
         "interval": lambda value: _minus(wording.interval(value)).replace(" ", "\N{NO-BREAK SPACE}"),
     }
-    environment.globals |= {"wording": wording, "LONG": LONG, "SHORT": SHORT, "bars": before_after_bars}
+    environment.globals |= {"wording": wording, "LONG": LONG, "SHORT": SHORT}
+    environment.globals |= {"bars": before_after_bars, "dots": before_after_dots}
     template = environment.from_string(_asset("report.html"))
     gate = report.gate
+    flip_skills = skills_of(() if gate is None else gate.flips, report.ungraded)
     return template.render(
         report=report,
         gate=gate,
@@ -88,15 +78,21 @@ def render_html(report: RunReport) -> str:
         script=script,
         policy=f"default-src 'none'; style-src '{_hash(style)}'; script-src '{_hash(script)}'; "
         "base-uri 'none'; form-action 'none'",
+        answers=brief(report),
+        percent_axis=percent_axis(),
         plots=None if gate is None else _plots(gate),
         classes={} if gate is None else {t.skill: largest_classes(t.classes) for t in wording.judged(gate)},
         flips=() if gate is None else shown_flips(gate.flips),
         passes=() if gate is None else pass_rows(gate),
+        ungraded=report.ungraded,
+        flip_skills=flip_skills,
+        skill_numbers={name: number for number, name in enumerate(flip_skills)},
         training=training.build(report),
-        ledger=_ledger_rows(report),
+        ledger=ledger.rows(report),
         first_flips=FIRST_FLIPS,
+        first_suites=FIRST_SUITES,
         most_rows=MOST_ROWS,
-        provenance=_provenance(report),
+        provenance=provenance.rows(report)[:MOST_ROWS],
     )
 
 
@@ -132,7 +128,23 @@ def shown_flips(flips: Sequence[Flip]) -> Sequence[Flip]:
         kind = (flip.skill, flip.reference)
         ranked.append((turns[kind], position))
         turns[kind] += 1
-    return [*broken, *(fixed[position] for _, position in sorted(ranked))][:MOST_FLIPS]
+    return _within_bytes([*broken, *(fixed[position] for _, position in sorted(ranked))][:MOST_FLIPS])
+
+
+def skills_of(flips: Sequence[Flip], ungraded: Sequence[Ungraded]) -> Sequence[str]:
+    """The skills that the reader can choose among."""
+    return sorted({flip.skill for flip in flips} | {answer.skill for answer in ungraded})[:MOST_ROWS]
+
+
+def _within_bytes(flips: Sequence[Flip]) -> Sequence[Flip]:
+    """As many as ``FLIP_BYTES`` allow, the first ones."""
+    used = 0
+    for position, flip in enumerate(flips):
+        texts = (flip.prompt, flip.reference, flip.before, flip.after, flip.before_reason, flip.after_reason)
+        used += FLIP_FRAME_BYTES + sum(len(clip(text, LONG).encode()) for text in texts)
+        if used > FLIP_BYTES:
+            return flips[:position]
+    return flips
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +167,7 @@ def _plots(gate: GateResult) -> Plots:
         over = t.over_majority and interval_row(
             f"{t.skill}, over the majority baseline", *t.over_majority, scale, f"target-{i}-majority", style="before"
         )
-        targets.append((greedy, sampled or None, over or None, interval_axis(scale, ticks)))
+        targets.append((greedy, sampled or None, over or None, interval_axis(scale, ticks, named=True)))
     cis = [w.greedy.ci for w in gate.watched if w.greedy.delta is not None]
     margins = [w.margin for w in gate.watched]
     scale, ticks = interval_scale(cis or [(-0.1, 0.1)], margins)
@@ -163,7 +175,7 @@ def _plots(gate: GateResult) -> Plots:
         _row(w.skill, w.greedy, scale, f"watched-{i}", w.margin, f"after {w.outcome}")
         for i, w in enumerate(gate.watched)
     ]
-    return Plots(targets, watched, interval_axis(scale, ticks))
+    return Plots(targets, watched, interval_axis(scale, ticks, named=True))
 
 
 def _row(
@@ -173,58 +185,6 @@ def _row(
     if change.delta is None:
         return Markup("")
     return interval_row(name, change.delta, change.ci, scale, key, margin, style)
-
-
-def _ledger_rows(report: RunReport) -> list[dict[str, Any]]:
-    """Per skill: the dispositions (which sum to ``total``), the references added apart, a bar."""
-    rows = []
-    for i, (skill, counts) in enumerate(report.ledger.counts.items() if report.ledger else ()):
-        known = [name for name in DISPOSITIONS if name in counts]
-        unknown = sorted(set(counts) - set(DISPOSITIONS) - {REFERENCE})
-        parts = [(name, counts[name], DISPOSITIONS[name], f"d-{name}") for name in known]
-        parts += [(name, counts[name], "unknown to this report", "d-other") for name in unknown]
-        total = sum(n for _, n, _, _ in parts)
-        bar = share_bar([(name, n, style) for name, n, _, style in parts], f"{skill}: candidates", f"ledger-{i}")
-        references = counts.get(REFERENCE, 0)
-        row = {"skill": skill, "parts": parts, "total": total, "references": references, "bar": bar}
-        rows.append(row | _task_rows(report.ledger.tasks.get(skill, {}) if report.ledger else {}))
-    return rows
-
-
-def _task_rows(tasks: Mapping[str, Mapping[str, int]]) -> dict[str, Any]:
-    """The tasks of a skill: a column a source, a row a disposition, and the sums of the columns."""
-    sources = sorted(tasks)
-    found = {name for counts in tasks.values() for name in counts}
-    order = [*(name for name in TASK_DISPOSITIONS if name in found), *sorted(found - set(TASK_DISPOSITIONS))]
-    lines = [
-        (name.replace("_", " "), TASK_DISPOSITIONS.get(name, "unknown to this report"),
-         [tasks[source].get(name, 0) for source in sources])
-        for name in order
-    ]  # fmt: skip
-    return {"sources": sources, "tasks": lines, "task_totals": [sum(tasks[source].values()) for source in sources]}
-
-
-def _provenance(report: RunReport) -> list[tuple[str, str]]:
-    """What would be needed to do it again, as (name, value) pairs."""
-    manifest = report.manifest
-    rows = [("Run", str(report.directory.name))]
-    if isinstance(command := manifest.get("command"), list):
-        rows.append(("Command", shlex.join(str(part) for part in command)))
-    if report.gate and report.gate_command not in dict(rows).values():
-        rows.append(("Command of the gate", report.gate_command))
-    rows += [("Seed", str(manifest["seed"]))] if "seed" in manifest else []
-    if report.gate:
-        rows += [("Base model", report.gate.baseline), ("Tuned model", report.gate.candidate)]
-    for title, key in (("Engine: ", "engine"), ("Identity: ", "identity"), ("Version of ", "versions")):
-        found = manifest.get(key)
-        for name, value in found.items() if isinstance(found, dict) else ():
-            rows.append((f"{title}{name}", str(value)))
-    skills = manifest.get("skills")
-    for name, facts in skills.items() if isinstance(skills, dict) else ():
-        if isinstance(facts, dict):
-            digest = str(facts.get("grader_digest", "unknown"))[:16]
-            rows.append((f"Skill {name}", f"commit {facts.get('commit', 'unknown')}, grader {digest}"))
-    return [(name, value) for name, value in rows if value][:MOST_ROWS]
 
 
 def _finalize(value: Any) -> Any:

@@ -26,14 +26,17 @@ from rft_ilab.report.data import (
     Step,
     TrainingAnswer,
     TrainingGroup,
+    Ungraded,
 )
 from rft_ilab.report.fields import Fields, finite_numbers
 from rft_ilab.report.verdict import parse_verdict
+from rft_ilab.report.wording import judged
 from rft_ilab.store import read_json
 
 EXAMPLES_PER_DISPOSITION = 2
 ERROR_EXAMPLES = 5
 SHOWN_GROUPS = 3
+UNGRADED_EXAMPLES = 50
 
 
 def load_run(directory: Path, *, require_verdict: bool = True) -> RunReport:
@@ -44,12 +47,13 @@ def load_run(directory: Path, *, require_verdict: bool = True) -> RunReport:
     """
     if not directory.is_dir():
         raise RunError("no such run directory", where=directory, fix="list the runs, or start one with: ilab rft run")
-    judged = require_verdict or (directory / "gate" / "verdict.json").exists()
+    spoken = require_verdict or (directory / "gate" / "verdict.json").exists()
     damaged: list[str] = []
     manifest = _manifest(directory / "manifest.json")
+    gate = load_gate(directory) if spoken else None
     return RunReport(
         directory=directory,
-        gate=load_gate(directory) if judged else None,
+        gate=gate,
         steps=_steps(directory / "rl" / "steps.jsonl", damaged),
         selection=parse_selection(directory / "rl" / "selection.json"),
         attribution=parse_attribution(directory / "rl" / "attribution.json"),
@@ -59,6 +63,7 @@ def load_run(directory: Path, *, require_verdict: bool = True) -> RunReport:
         stages=_stages(manifest),
         peak_rss_mb=manifest.maybe_count("peak_rss_mb"),
         manifest=manifest.raw,
+        ungraded=_ungraded(directory / "gate" / "results.jsonl", gate, damaged),
         damaged=tuple(damaged),
     )
 
@@ -137,6 +142,23 @@ def _signals(path: Path) -> tuple[Signal, ...]:
                 per_class=finite_numbers(fields.raw.get("per_class")),
             )
         )
+    return tuple(found)
+
+
+def _ungraded(path: Path, gate: GateResult | None, damaged: list[str]) -> tuple[Ungraded, ...]:
+    """The first answers of the gate on which a grader failed; read only where the verdict counts some."""
+    found: list[Ungraded] = []
+    if gate is None or not any(row.ungraded for row in judged(gate)):
+        return ()
+    sides = {"baseline": "before", "candidate": "after"}
+    for row in _rows(path, damaged):
+        if "score" in row and row["score"] is None and row.get("side") in ("baseline", "candidate"):
+            texts = {name: _text(row, name) for name in ("task_id", "prompt", "reference", "reason")}
+            found.append(
+                Ungraded(skill=_text(row, "suite"), side=sides[row["side"]], answer=_text(row, "completion"), **texts)
+            )
+        if len(found) == UNGRADED_EXAMPLES:
+            break
     return tuple(found)
 
 

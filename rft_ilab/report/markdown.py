@@ -33,8 +33,13 @@ def markdown_summary(report: RunReport) -> str:
     if gate is None:
         cost = f"Cost so far: {wording.cost_sentence(report)}."
         return f"{control}## No verdict yet\n\n{escape(wording.NO_VERDICT)}\n\n{cost}\n"
-    lines = [f"{control}## {gate.outcome}: {wording.outcome_sentence(gate)}", ""]
-    lines += [f"- {escape(wording.target_sentence(target))}" for target in gate.targets]
+    lines = [f"{control}## {gate.outcome}: {wording.outcome_sentence(gate)}", "", *gate_lines(report, gate)]
+    return "\n".join([*lines, *_command(report)])
+
+
+def gate_lines(report: RunReport, gate: GateResult) -> list[str]:
+    """The verdict without its heading and its command, ending with an empty line."""
+    lines = [f"- {escape(wording.target_sentence(target, wording.level(gate)))}" for target in gate.targets]
     lines.append(f"- {escape(wording.watched_sentence(gate))}")
     lines += [f"- {wording.drawn_sentence(gate)}"] if gate.drawn else []
     lines += [f"- {escape(reason)}" for reason in gate.reasons]
@@ -43,8 +48,7 @@ def markdown_summary(report: RunReport) -> str:
     lines += ["", *_suites(gate), *_passes(gate), *_worst(gate), ""]
     fixed, broken = gate.fixed_and_broken
     lines += [f"{fixed} answers fixed, {broken} broken. Cost: {wording.cost_sentence(report)}.", ""]
-    lines += [*_flips(report, gate), *_command(report)]
-    return "\n".join(lines)
+    return [*lines, *_flips(report, gate)]
 
 
 def append_step_summary(report: RunReport) -> Path | None:
@@ -52,11 +56,16 @@ def append_step_summary(report: RunReport) -> Path | None:
 
     Raises DiskError when there is no room, OSError if the file cannot be written.
     """
+    return append_text(markdown_summary(report)) if os.environ.get(SUMMARY) else None
+
+
+def append_text(text: str) -> Path | None:
+    """The same for any Markdown."""
     path = os.environ.get(SUMMARY)
     if not path:
         return None
     with full_disk_named(Path(path)), open(path, "a", encoding="utf-8") as file:
-        file.write(markdown_summary(report) + "\n")
+        file.write(text + "\n")
     return Path(path)
 
 

@@ -41,16 +41,19 @@ def print_summary(report: RunReport, console: Console, html: Path | None = None)
         console.print(Text(f"Differences in points of greedy accuracy, {wording.level(report.gate)} intervals."))
         if report.gate.drawn:
             console.print(Text(wording.drawn_sentence(report.gate)))
-        for row in pass_rows(report.gate, largest=True)[:MOST_LINES]:
+        rows = pass_rows(report.gate, largest=True)[:MOST_LINES]
+        if rows:
+            console.print(Text("Sampled answers: pass@k, at least one of k is right; pass^k, all k are."))
+        for row in rows:
             console.print(Text(wording.one_line(wording.change_sentence(f"{row.skill}, {row.name}", row.change))))
         for skill, worst in wording.worst_groups(report.gate)[:MOST_LINES]:
-            console.print(Text(f"Worst group of {wording.one_line(wording.worst_sentence(skill, worst))}."))
+            console.print(Text(f"Tasks that lost most, in {wording.one_line(wording.worst_sentence(skill, worst))}."))
         if any(flip.detailed for flip in report.gate.flips):
             fixed, broken = report.gate.fixed_and_broken
-            said = f"Answers: {broken} broken, {fixed} fixed; {wording.one_line(report.explain_command())}"
-            console.print(Text(said), soft_wrap=True)
+            command = wording.one_line(report.explain_command())
+            console.print(Text(f"Changed: {broken} answers broken, {fixed} fixed; see {command}"), soft_wrap=True)
     if report.selection and (sentence := chosen_sentence(report.selection)):
-        console.print(Text(f"Chosen: {wording.one_line(sentence)}."))
+        console.print(Text(f"Kept:   {wording.one_line(sentence)}."))
     for entry in report.attribution:
         console.print(Text(f"Stages: {wording.one_line(wording.stages_sentence(entry))}."))
     for note in report.damaged:
@@ -63,7 +66,7 @@ def print_summary(report: RunReport, console: Console, html: Path | None = None)
 def _panel(gate: GateResult) -> Panel:
     style = STYLES[gate.outcome]
     lines = [Text(wording.outcome_sentence(gate), style="bold")]
-    lines += [Text(wording.one_line(wording.target_sentence(target))) for target in gate.targets]
+    lines += [Text(wording.one_line(wording.target_sentence(target, wording.level(gate)))) for target in gate.targets]
     lines.append(Text(wording.one_line(wording.watched_sentence(gate))))
     reasons = Table.grid(padding=(0, 1, 0, 0))
     for reason in gate.reasons:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from markupsafe import Markup
 
@@ -39,6 +39,7 @@ class StepRow:
     val: float | None
     macro: float | None
     entropy: float | None
+    kl: float | None
     signal: float | None
 
 
@@ -65,7 +66,7 @@ class Training:
 
 def build(report: RunReport) -> Training:
     """Draw and condense; step tables keep at most 40 evenly spaced rows."""
-    grpo = [step for step in report.steps if step.stage == "grpo"]
+    grpo = _with_candidates([step for step in report.steps if step.stage == "grpo"], report.selection)
     every = -(-len(grpo) // MOST_TABLE_STEPS) or 1
     # counted from the end, so that the last step is always shown
     rows = [_row(step) for step in grpo[::-1][::every]][::-1]
@@ -83,6 +84,19 @@ def build(report: RunReport) -> Training:
         first_step=_first_step(grpo),
         rollouts=report.rollouts,
     )
+
+
+def _with_candidates(grpo: Sequence[Step], selection: Selection | None) -> list[Step]:
+    """The steps, with the validation that selection gave to those that were not validated while training (the last)."""
+    measured = {c.name: c for c in selection.candidates} if selection else {}
+    found = []
+    for step in grpo:
+        own = measured.get(f"step-{step.step}")
+        if own is not None and not step.val:
+            val = {name: value for name, value in (("greedy", own.val), ("macro", own.macro)) if value is not None}
+            step = replace(step, val=val)
+        found.append(step)
+    return found
 
 
 def _points(steps: Sequence[Step], key: str) -> list[tuple[float, float]]:
@@ -111,7 +125,13 @@ def _first_step(grpo: Sequence[Step]) -> str:
 def _row(step: Step) -> StepRow:
     values, val = step.values, step.val
     return StepRow(
-        step.step, values.get("reward"), val.get("greedy"), val.get("macro"), values.get("entropy"), _share(step)
+        step=step.step,
+        reward=values.get("reward"),
+        val=val.get("greedy"),
+        macro=val.get("macro"),
+        entropy=values.get("entropy"),
+        kl=values.get("kl"),
+        signal=_share(step),
     )
 
 
@@ -128,33 +148,33 @@ def _reward(grpo: Sequence[Step], selection: Selection | None) -> Chart | None:
     chosen = re.fullmatch(r"step-(\d+)", selection.chosen) if selection else None
     mark = (float(chosen[1]), "chosen") if chosen and grpo and int(chosen[1]) <= grpo[-1].step else None
     scale = (Scale(0.0, 1.0), [0.0, 0.25, 0.5, 0.75, 1.0])
-    drawing = line_chart("Reward per GRPO step", series, "reward", show=_percent, scale=scale, height=220, mark=mark)
+    title = "Reward and validation accuracy, by step of reinforcement learning (GRPO)"
+    drawing = line_chart(title, series, "reward", show=_percent, scale=scale, height=220, mark=mark)
     if not drawing:
         return None
     note = "Mean reward of the sampled answers, in percent of the highest possible, and accuracy on validation tasks."
-    return Chart("Reward per GRPO step", note, drawing, [(s.name, s.style) for s in series if s.points])
+    return Chart(title, note, drawing, [(s.name, s.style) for s in series if s.points])
 
 
 def _small(steps: Sequence[Step], grpo: Sequence[Step]) -> list[Chart]:
     sft = [step for step in steps if step.stage == "sft"]
     shares = [(float(step.step), share) for step in grpo if (share := _share(step)) is not None]
-    unit = (Scale(0.0, 1.0), [0.0, 0.5, 1.0])
-    plain = "{:g}".format
     parts = [
-        ("Warm start: loss", "Nats per token, by SFT step.", _points(sft, "loss"), plain, None),
-        ("Groups with signal", "Share of prompts whose answers differ in reward; only they teach.",
-         shares, _percent, unit),
-        ("Entropy", "Nats per token. Near 0 the policy no longer explores.", _points(grpo, "entropy"), plain, None),
-        ("KL to the base model", "Nats per token, exact, where it was measured. How far the policy has moved.",
-         _points(grpo, "kl"), plain, None),
-        ("Gradient norm", "Before clipping. Spikes mean unstable steps.", _points(grpo, "grad_norm"), plain, None),
-        ("Importance gap", "Mean gap between the log-probabilities of sampler and trainer, in nats.",
-         _points(grpo, "importance_gap"), plain, None),
+        ("Entropy", "Near 0 the model no longer tries anything else.", _points(grpo, "entropy"), "nats per token"),
+        ("KL to the base model", "How far the model has moved; exact, where it was measured.", _points(grpo, "kl"),
+         "nats per token"),
+        ("Groups with signal", "Share of prompts whose answers differ in reward; it teaches by them.", shares, ""),
+        ("Warm start: loss", "Supervised steps on the checked examples.", _points(sft, "loss"), "nats per token"),
+        ("Gradient norm", "Before clipping. Spikes mean unstable steps.", _points(grpo, "grad_norm"), "norm"),
+        ("Importance gap", "Between the log-probabilities of sampler and trainer.", _points(grpo, "importance_gap"),
+         "nats, mean"),
     ]  # fmt: skip
     charts = []
-    for i, (title, note, points, show, scale) in enumerate(parts):
+    for i, (title, note, points, unit) in enumerate(parts):
         series = [Series(title, points, "after")]
-        charts.append(Chart(title, note, line_chart(title, series, f"small-{i}", show=show, scale=scale, height=90)))
+        show, scale = ("{:.3g}".format, None) if unit else (_percent, (Scale(0.0, 1.0), [0.0, 0.5, 1.0]))
+        drawing = line_chart(title, series, f"small-{i}", show=show, scale=scale, height=90, unit=unit)
+        charts.append(Chart(title, note, drawing))
     return charts
 
 

@@ -35,6 +35,10 @@ def parse_verdict(raw: Any, file: Path) -> GateResult:
         watched=tuple(_watched(row) for row in fields.objects("watched")),
         flips=tuple(_flip(row) for row in fields.objects("flips")),
         flip_counts=tuple(_flip_count(row) for row in fields.objects("flip_counts")),
+        baseline_name=_model_field(fields, "baseline", "name"),
+        baseline_id=_model_field(fields, "baseline", "id"),
+        candidate_name=_model_field(fields, "candidate", "name"),
+        candidate_id=_model_field(fields, "candidate", "id"),
         drawn=_drawn(fields) if fields.text("mode", "fixed") == "until-decided" else None,
     )
 
@@ -50,6 +54,11 @@ def _model_name(fields: Fields, key: str) -> str:
         return ""
     name, identity = model.text("name", ""), model.text("id", "")
     return f"{name} ({identity[:24]})" if name and identity else name or identity
+
+
+def _model_field(fields: Fields, key: str, field: str) -> str:
+    model = fields.maybe_object(key)
+    return "" if model is None else model.text(field, "")
 
 
 def _change(fields: Fields) -> Change:

@@ -22,11 +22,11 @@ from rft_ilab.report.data import (
 )
 
 OUTCOME_WORDS = {
-    "PASS": "The target improved and no watched skill fell below its margin.",
+    "PASS": "The trained skill got better, and no other tested skill got worse than is tolerated.",
     "FAIL": "This model must not replace the old one.",
-    "INCONCLUSIVE": "The evidence does not decide; the reasons below say what is missing.",
+    "INCONCLUSIVE": "The tests do not decide; the reasons below say what is missing.",
 }
-NOTHING_WORSE = "No watched skill fell below its margin."
+NOTHING_WORSE = "No tested skill got worse than is tolerated."
 NO_VERDICT = "No verdict yet: the gate has not judged this run. Finish it with: ilab model regress"
 
 
@@ -174,14 +174,15 @@ def baseline_words(change: Change) -> str:
     return f"base model, {change.before_prompt}" if change.before_prompt else "base model"
 
 
-def target_sentence(target: TargetResult) -> str:
-    """The main result of one target in one sentence."""
+def target_sentence(target: TargetResult, interval_level: str) -> str:
+    """The main result of one target in one sentence; ``interval_level`` is :func:`level`."""
     greedy = target.greedy
     if greedy.delta is None:
         return f"{target.skill}: no answer could be compared with the base model's."
     return (
         f"{target.skill} now answers {percent(greedy.after)} of {count(target.n, 'held-out task')} right; "
-        f"before, {percent(greedy.before)} ({baseline_words(greedy)}): {difference(greedy.delta, greedy.ci)}."
+        f"before, {percent(greedy.before)} ({baseline_words(greedy)}): {points(greedy.delta)} points, "
+        f"{interval_level} interval {interval(greedy.ci)}."
     )
 
 
@@ -192,8 +193,9 @@ def watched_sentence(gate: GateResult) -> str:
     lost = [w.skill for w in gate.watched if w.outcome == "FAIL"]
     unclear = [w.skill for w in gate.watched if w.outcome == "INCONCLUSIVE"]
     kept = len(gate.watched) - len(lost) - len(unclear)
-    parts = [f"{kept} of {count(len(gate.watched), 'watched skill')} held within the margin"]
-    parts += [f"fell below it: {', '.join(lost)}"] if lost else []
+    noun = "other skill" if gate.targets else "tested skill"
+    parts = [f"{kept} of {count(len(gate.watched), noun)} stayed within what is tolerated"]
+    parts += [f"got worse: {', '.join(lost)}"] if lost else []
     parts += [f"undecided: {', '.join(unclear)}"] if unclear else []
     return "; ".join(parts) + "."
 
@@ -234,12 +236,24 @@ def stages_sentence(entry: Attribution) -> str:
     """Accuracy after each stage on validation, and what the last stage did to single answers."""
     parts = [f"{state.name} {percent(state.accuracy)}" for state in entry.states if state.weights]
     last = next((t for t in entry.transitions if t.after == "chosen"), None)
-    return " -> ".join(parts) + (f" ({last.fixed} fixed, {last.broken} broken)" if last else "")
+    changed = f"; since the {last.before} {last.fixed} answers fixed, {last.broken} broken" if last else ""
+    return f"{' -> '.join(parts)} of {count(entry.tasks, 'validation task')}{changed}"
 
 
 def cost_sentence(report: RunReport) -> str:
     wall, cpu, peak = seconds(report.wall_s), seconds(report.cpu_s), memory(report.peak_rss_mb)
     return f"{wall} wall time, {cpu} CPU time, peak memory {peak}"
+
+
+STAGE_NAMES = {"data": "verified data", "rl": "training", "gate": "gate", "regate": "gate, again"}
+
+
+def stage_name(stage: str) -> str:
+    """
+    >>> stage_name("rl"), stage_name("custom")
+    ('training', 'custom')
+    """
+    return STAGE_NAMES.get(stage, stage)
 
 
 def worst_sentence(skill: str, worst: WorstGroup) -> str:

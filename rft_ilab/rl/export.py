@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import shutil
 from collections.abc import Iterator, Sequence
@@ -92,8 +93,9 @@ def _fresh_directory(target: Path) -> Iterator[Path]:
 def save_gguf(merged: LoadedModel, prompts: Sequence[Prompt], max_tokens: int, path: Path) -> dict[str, Any]:
     """Export ``merged`` as GGUF and compare greedy answers on ``prompts`` through llama.cpp.
 
-    Returns ``{"checked", "agree", "kept"}``; when too few agree the file is removed, since it would be another model
-    than the one that is judged, and ``kept`` is False. Raises PolicyError for a model that the export does not cover.
+    Returns ``{"checked", "agree", "kept", "sha256"}``; when too few agree the file is removed, since it would be
+    another model than the one that is judged, and ``kept`` is False. Raises PolicyError for a model that the export
+    does not cover.
     """
     write_llama(merged.directory, path)
     ours = [
@@ -102,9 +104,11 @@ def save_gguf(merged: LoadedModel, prompts: Sequence[Prompt], max_tokens: int, p
     theirs = _llama_cpp_answers(path, merged, prompts, max_tokens)
     agree = sum(a.strip() == b.strip() for a, b in zip(ours, theirs, strict=True))
     kept = agree >= GGUF_AGREEMENT * len(prompts)
+    with path.open("rb") as file:
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     if not kept:
         path.unlink()
-    return {"checked": len(prompts), "agree": agree, "kept": kept}
+    return {"checked": len(prompts), "agree": agree, "kept": kept, "sha256": sha256}
 
 
 def _llama_cpp_answers(path: Path, merged: LoadedModel, prompts: Sequence[Prompt], max_tokens: int) -> list[str]:

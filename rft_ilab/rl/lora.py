@@ -19,6 +19,13 @@ from rft_ilab.policy.local.packed import Products
 TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
 
+def merged(
+    base: torch.Tensor, a: torch.Tensor, b: torch.Tensor, scaling: float, out: torch.Tensor | None = None
+) -> torch.Tensor:
+    """base (out, in) + ``scaling`` x B (out, r) A (r, in): A and B rounded to base's dtype, the sum rounded once."""
+    return torch.addmm(base, b.to(base.dtype), a.to(base.dtype), alpha=scaling, out=out)
+
+
 class LoraLinear(torch.nn.Module):
     """``weight`` (out, in) is what runs, base + ``scaling`` x B A in its dtype. A (r, in), B (out, r): float32."""
 
@@ -38,13 +45,16 @@ class LoraLinear(torch.nn.Module):
 
     @torch.no_grad()
     def merge(self, scale: float = 1.0) -> None:
-        """``weight`` = base + ``scale`` x ``scaling`` x B A, rounded once."""
+        """``weight`` = base + ``scaling`` x (``scale`` x B) A, rounded once.
+
+        ``scale`` goes into B, as in the adapter that is saved: merging that file gives the same bits.
+        """
         dtype = self.base.dtype
         self._low = (self.lora_A.detach().to(dtype), self.lora_B.detach().to(dtype))
         if scale == 0.0:
             self.weight.copy_(self.base)
         else:
-            torch.addmm(self.base, self._low[1], self._low[0], alpha=scale * self.scaling, out=self.weight)
+            merged(self.base, self.lora_A.detach(), self.lora_B.detach() * scale, self.scaling, out=self.weight)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if not torch.is_grad_enabled():

@@ -8,25 +8,18 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
-from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from rft_ilab.config import FILE_NAME
 from rft_ilab.errors import SkillError
+from rft_ilab.skills.gitobjects import LFS, REGULAR, Entry, ask, contents, entries
 from rft_ilab.skills.tree import ROOT
 
 MAX_FILES = 20_000
 MAX_BYTES = 256 * 1024 * 1024  # of all files together
-SECONDS = 120  # of one git command
-LFS = b"version https://git-lfs.github.com/spec/"
 # What of a taxonomy judges; the rest of it is not read.
 PARTS = (ROOT, "baselines", "graders", FILE_NAME)
-# What would make git look elsewhere than into the repository of the taxonomy.
-FOREIGN = tuple(
-    f"GIT_{name}" for name in ("DIR", "WORK_TREE", "INDEX_FILE", "OBJECT_DIRECTORY", "COMMON_DIR", "NAMESPACE")
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,24 +32,16 @@ class Revision:
     commit: str
 
 
-@dataclass(frozen=True, slots=True)
-class _Entry:
-    mode: str
-    blob: str
-    size: int
-    path: PurePosixPath
-
-
 def find_revision(taxonomy: Path, ref: str) -> Revision:
     """The commit that ``ref`` names. Raises SkillError if there is none, or if the name has two meanings."""
     if not ref or ref[0] in "-^" or not ref.isprintable() or re.search(r"[\s:]|\.\.", ref):
         raise SkillError(f"bad git reference {ref[:80]!r}", fix="name a branch, tag or commit, e.g. origin/main")
     directory = taxonomy.resolve()
-    top, complaint = _git(directory, "rev-parse", "--show-toplevel")
+    top, complaint = ask(directory, "rev-parse", "--show-toplevel")
     if not top:
         raise SkillError(f"in no git repository: {complaint}", where=taxonomy, fix="--base reads what judges from git")
     repository = Path(os.fsdecode(top.rstrip(b"\n"))).resolve()
-    found, complaint = _git(repository, "rev-parse", "--verify", f"{ref}^{{commit}}")
+    found, complaint = ask(repository, "rev-parse", "--verify", f"{ref}^{{commit}}")
     if found is None or not re.fullmatch(rb"[0-9a-f]{40,64}\n", found):
         fix = "fetch it, e.g. git fetch origin main; a shallow clone may lack it"
         raise SkillError(f"no commit {ref!r} in this repository", where=repository, fix=fix)
@@ -79,85 +64,39 @@ def write_revision(revision: Revision, target: Path) -> Path:
     if inside.name:
         wanted.append(str(inside.parent / "graders"))
     commit = revision.commit
-    listing, complaint = _git(revision.repository, "ls-tree", "-r", "-l", "-z", "--full-tree", commit, "--", *wanted)
+    listing, complaint = entries(revision.repository, commit, *wanted)
     if listing is None:
         raise SkillError(f"git cannot read {revision.ref}: {complaint}", where=revision.repository)
-    entries = [_entry(line, revision) for line in listing.split(b"\0") if line]
+    found = [(_place(entry, revision), entry) for entry in listing]
     skills = inside / ROOT
-    ours = {e.path.parent for e in entries if e.path.name in ("grader.json", "tasks.jsonl")}
+    ours = {path.parent for path, _ in found if path.name in ("grader.json", "tasks.jsonl")}
     if not any(skills in folder.parents for folder in ours):
         raise SkillError(f"{revision.ref} has no skill in {skills}", where=revision.repository)
     files = []
-    for entry in entries:
-        if entry.mode in ("100644", "100755"):
-            files.append(entry)
-        elif entry.mode != "120000" or skills not in entry.path.parents or entry.path.parent in ours:
-            kind = {"120000": "a symbolic link", "160000": "a submodule"}.get(entry.mode, "no regular file")
-            raise SkillError(f"is {kind}", where=f"{revision.ref}:{entry.path}", fix="put the file itself there")
-    if len(files) > MAX_FILES or sum(e.size for e in files) > MAX_BYTES:
+    for path, entry in found:
+        if entry.mode in REGULAR:
+            files.append((path, entry))
+        elif entry.mode != "120000" or skills not in path.parents or path.parent in ours:
+            raise SkillError(f"is {entry.kind}", where=f"{revision.ref}:{path}", fix="put the file itself there")
+    size = sum(entry.size for _, entry in files)
+    if len(files) > MAX_FILES or size > MAX_BYTES:
         raise SkillError(
-            f"{len(files)} files of {sum(e.size for e in files) >> 20} MiB are more than {MAX_FILES} or "
-            f"{MAX_BYTES >> 20} MiB",
+            f"{len(files)} files of {size >> 20} MiB are more than {MAX_FILES} or {MAX_BYTES >> 20} MiB",
             where=f"{revision.ref}:{inside}",
         )
-    for entry, content in zip(files, _contents(revision.repository, files), strict=True):
+    for (path, _), content in zip(files, contents(revision.repository, [e for _, e in files]), strict=True):
         if content.startswith(LFS):
             raise SkillError(
-                "is a Git LFS pointer", where=f"{revision.ref}:{entry.path}", fix="keep what judges in git itself"
+                "is a Git LFS pointer", where=f"{revision.ref}:{path}", fix="keep what judges in git itself"
             )
-        path = target.joinpath(*entry.path.parts)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)
+        file = target.joinpath(*path.parts)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(content)
     return target.joinpath(*inside.parts)
 
 
-def _entry(line: bytes, revision: Revision) -> _Entry:
-    """One line of ``ls-tree -l``: mode, type, object, size (a dash for what is no blob), tab, path."""
-    facts, _, name = line.partition(b"\t")
-    mode, _, blob, size = facts.decode().split()
-    path = os.fsdecode(name)
-    # A tree object is only bytes: nothing stops one from holding a name like `..`.
-    if any(part in ("", ".", "..", ".git") for part in path.split("/")) or not path.isprintable():
-        raise SkillError(f"a name in the tree that no file may have: {path!r}", where=revision.ref, fix="rename it")
-    return _Entry(mode, blob, int(size) if size.isdigit() else 0, PurePosixPath(path))
-
-
-def _contents(repository: Path, entries: Sequence[_Entry]) -> Iterator[bytes]:
-    """The blobs, one at a time, from one process. Raises SkillError if git does not have one."""
-    with subprocess.Popen(
-        ["git", "-C", str(repository), "cat-file", "--batch"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        env=_environment(),
-    ) as process:
-        assert process.stdin and process.stdout
-        for entry in entries:
-            process.stdin.write(f"{entry.blob}\n".encode())
-            process.stdin.flush()
-            header = process.stdout.readline().split()
-            if header[1:2] != [b"blob"]:
-                raise SkillError(f"git has no content of {entry.path}", where=repository, fix="fetch it: git fetch")
-            content = process.stdout.read(int(header[2]))
-            process.stdout.read(1)  # the line feed that closes it
-            yield content
-
-
-def _git(directory: Path, *arguments: str) -> tuple[bytes | None, str]:
-    """What git said, None if it failed, and what it complained of (one line)."""
-    quiet = ["-c", "core.fsmonitor=false", "-c", "core.warnAmbiguousRefs=true"]
-    command = ["git", "-C", str(directory), *quiet, *arguments]
-    try:
-        done = subprocess.run(command, capture_output=True, check=False, timeout=SECONDS, env=_environment())
-    except FileNotFoundError as error:
-        raise SkillError("git is not installed", fix="--base needs it") from error
-    except subprocess.TimeoutExpired as error:
-        raise SkillError(f"git {arguments[0]} took more than {SECONDS} s", where=directory) from error
-    complaint = " ".join(done.stderr.decode(errors="replace").split())[:200]
-    return (None if done.returncode else done.stdout), complaint
-
-
-def _environment() -> Mapping[str, str]:
-    kept = {k: v for k, v in os.environ.items() if k not in FOREIGN}
-    fixed = {"GIT_NO_REPLACE_OBJECTS": "1", "GIT_LITERAL_PATHSPECS": "1", "GIT_OPTIONAL_LOCKS": "0"}
-    return {**kept, **fixed, "GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C"}
+def _place(entry: Entry, revision: Revision) -> PurePosixPath:
+    if not entry.may_be_written:
+        what = f"a name in the tree that no file may have: {entry.path!r}"
+        raise SkillError(what, where=revision.ref, fix="rename it")
+    return PurePosixPath(entry.path)

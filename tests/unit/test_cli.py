@@ -294,3 +294,15 @@ def test_a_reader_who_left_is_no_fail(command, code):
         os.close(write)
     assert done.returncode == code, done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_listing_flips_to_a_reader_who_left_is_quiet():
+    run = Path(__file__).resolve().parents[1] / "fixtures" / "run"
+    program = f"from rft_ilab.cli.explain import explain; explain(['--run', {str(run)!r}, '--limit', '100'])"
+    read, write = os.pipe()
+    os.close(read)
+    try:
+        done = subprocess.run([sys.executable, "-c", program], stdout=write, stderr=subprocess.PIPE, text=True)
+    finally:
+        os.close(write)
+    assert done.returncode == 0 and done.stderr == ""

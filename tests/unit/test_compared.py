@@ -391,7 +391,7 @@ def test_regress_needs_no_training_run(shell: World) -> None:
     facts = read_json(shell.root / "out" / "manifest.json")["stages"]["gate"]
     assert facts["taxonomy"] == str(shell.taxonomy), "not the copy that is gone by now"
     said = " ".join(again.output.replace("│", " ").split())
-    assert "No watched skill fell below its margin. 2 of 2 watched skills held within the margin" in said
+    assert "No tested skill got worse than is tolerated. 2 of 2 tested skills stayed within what is tolerated" in said
     # A gate without training is no run whose model could be judged.
     assert "no run here yet" in invoke(regress_command, *where[:2]).output
 

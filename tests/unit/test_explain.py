@@ -23,7 +23,7 @@ from rft_ilab.errors import RunError
 from rft_ilab.pipeline import Request, gate, regress
 from rft_ilab.pipeline import explain as explain_module
 from rft_ilab.pipeline import request as request_module
-from rft_ilab.pipeline.explain import NO_DRAWS, NO_TASK, REGRADED, explain, recorded_taxonomy
+from rft_ilab.pipeline.explain import NO_DRAWS, NO_REASON, NO_TASK, REGRADED, explain, recorded_taxonomy
 from rft_ilab.policy.scripted import ScriptedPolicy
 from rft_ilab.report.data import Flip
 from rft_ilab.report.explained import Again, Explanation, Graded, Seen, print_explanation
@@ -197,6 +197,26 @@ def test_what_is_gone_is_said(judged: Judge, tmp_path: Path) -> None:
         assert e.notes == (f"{gone}: {NO_TASK}",) and [m.role for m in e.messages] == ["user"] and e.after.greedy.text
         with pytest.raises(RunError, match=r"the task is not in this taxonomy \(name another"):
             explain(request.run, task, gone, again=True)
+
+
+def test_an_answer_that_was_stored_without_a_reason_gets_one(judged: Judge) -> None:
+    """A stored baseline keeps answers and scores, no reasons."""
+    judged(weak, right)
+    path = judged.run.joinpath("gate", "results.jsonl")
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    known = next(row for row in rows if row["side"] == "baseline" and row["score"] == 0.0 and row["suite"] == TARGET)
+    same = [row for row in rows if row["task_id"] == known["task_id"] and row["side"] == "baseline"]
+    reasons = {row["demonstrations"]: row["reason"] for row in same}
+    for row in same:
+        row |= {"reason": "", "answer": None}
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    found = explain(judged.run, known["task_id"], judged.taxonomy)
+    assert found.before.greedy.reason in reasons.values() and found.before.greedy.reason
+    assert found.before.greedy.score == 0.0
+    for row in same:
+        row["score"] = 1.0  # not what the grader says: its words would belong to another grade
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    assert explain(judged.run, known["task_id"], judged.taxonomy).before.greedy.reason == NO_REASON
 
 
 def test_a_changed_grader_does_not_change_what_the_gate_said(judged: Judge) -> None:

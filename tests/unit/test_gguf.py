@@ -41,7 +41,7 @@ def test_a_gguf_that_answers_otherwise_is_removed_and_does_not_stop_a_finished_t
     prompts = [Prompt(task_id="0", messages=(Message("user", "hello"),))]
     monkeypatch.setattr("rft_ilab.rl.export._llama_cpp_answers", lambda *_: ["something else"])
     found = save_gguf(loaded, prompts, 8, tmp_path / "model.gguf")
-    assert found == {"checked": 1, "agree": 0, "kept": False}
+    assert found == {"checked": 1, "agree": 0, "kept": False, "sha256": found["sha256"]}
     assert not (tmp_path / "model.gguf").exists()
 
 

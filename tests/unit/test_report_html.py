@@ -90,15 +90,27 @@ def rewrite(run: Path, change: Any) -> Path:
 
 
 def test_says_what_matters_first(page: Page) -> None:
-    start = page.text.index("PASS :")
-    assert start < page.text.index("healthcare/patient_triage now answers 89.2% of 120 held-out tasks right") < 600
-    for words in ("+78.3 points [70.6, 85.4]", "29.2%", "10.8% → 89.2%", "4 of 4", "100 fixed, 4 broken", "7 min 20 s"):
-        assert words in re.sub(r" (?=\[)", " ", page.text)
+    text = page.text
+    start = text.index("PASS :")
+    said = [
+        "What was trained? SmolLM2-135M-Instruct for healthcare/patient_triage.",
+        "Did it get better? Yes. 89.2% of 120 test questions that it had never seen are answered right; the old model, "
+        "helped by 8 worked examples in its prompt: 10.8%. Difference +78.3 points, 95% interval +70.6 to +85.4.",
+        "Did anything else get worse? No. 4 other tested skills stayed within the tolerated loss of 10 points.",
+        "May it replace the old model? Yes, by these tests.",
+        "What did it cost? 7 min 20 s.",
+        "healthcare/patient_triage the trained skill, 120 test tasks 10.8% 89.2%",
+        "Why PASS",
+    ]
+    places = [text.index(words) for words in said]
+    assert start < places[0] and places == sorted(places)
+    assert "100 fixed" in text and "4 broken" in text and "29.2%" in text
 
 
 def test_shows_every_part(page: Page) -> None:
     for words in (
-        "Macro accuracy", "By class", "Did anything else get worse?", "Reward per GRPO step", "Groups with signal",
+        "Macro accuracy", "By class", "Did anything else get worse?", "Reward and validation accuracy",
+        "Groups with signal",
         "Which checkpoint was chosen", "Was there anything to learn from?", "What the trainer saw",
         "candidates 136 100.0%",
         "references authored answers added, no candidates 14", "ilab rft run --run demo", "commit 4be1c7a9", "−10.0",
@@ -108,7 +120,10 @@ def test_shows_every_part(page: Page) -> None:
 
 
 def test_the_frontier_is_drawn_and_said(page: Page) -> None:
-    assert "Chosen: step-30 x 0.75; on validation target +79.2, watched at worst +0.0." in page.text
+    assert (
+        "Kept: weights after GRPO step 30, with 0.75 of what training changed; on validation tasks the target +79.2 "
+        "points, other skills +0.0 at worst."
+    ) in page.text
     said = "office/order_json: +0.0 points at scale 0, +0.0 points at scale 0.25, +0.8 points at scale 0.5, "
     assert said + "+0.0 points at scale 0.75, -4.2 points at scale 1" in page.text
     assert "largest loss allowed: 5.0 points. chosen: scale 0.75" in page.text
@@ -125,7 +140,7 @@ def test_a_flip_shows_what_was_extracted_and_how_to_see_all_of_it(html: str, pag
     assert "task 6820212c6959, group emergency-0, class EMERGENCY Prompt" in page.text
     assert "Before (right) EMERGENCY Extracted: EMERGENCY Grader: label 'EMERGENCY' is right" in page.text
     assert "Extracted: nothing Grader: quantity: '2' is not 2" in page.text
-    assert html.count("To see all of it: <code>ilab rft explain ") == 100  # as many as fit on the page
+    assert html.count("To see all of it: <code>ilab rft explain ") == 104
     broken = [f for f in re.findall(r'data-direction="(\w+)"', html) if f == "broken"]
     assert re.findall(r'data-direction="(\w+)"', html)[: len(broken)] == broken
 
@@ -166,7 +181,8 @@ def test_the_base_as_the_choice_and_no_watched_skill(tmp_path: Path) -> None:
     selection["frontier"] = [row | {"watched": {}} for row in selection["frontier"]]
     (run / "rl" / "selection.json").write_text(json.dumps(selection), encoding="utf-8")
     text = Page(render_html(load_run(run))).text
-    assert "Chosen: the base, unchanged; on validation target +0.0." in text and "chosen: scale 0" in text
+    assert "Kept: the base model, unchanged; on validation tasks the target +0.0 points." in text
+    assert "chosen: scale 0" in text
     assert "What it costs the watched skills" not in text
 
 
@@ -240,7 +256,8 @@ def test_stays_small_with_very_much_hostile_text(tmp_path: Path) -> None:
     html = render_html(load_run(run))
     assert len(html.encode()) < 2_000_000
     assert "10,080 answers sampled in training" in html
-    assert "100 of the 400 are in this page" in html
+    shown = re.search(r"(\d+) of the 400 are in this page", html)
+    assert shown and 50 < int(shown[1]) < 400
     assert "The 60 largest of 600 classes" in html
 
 
@@ -248,7 +265,7 @@ def test_run_without_verdict_shows_what_there_is(tmp_path: Path) -> None:
     run = Path(shutil.copytree(RUN, tmp_path / "run"))
     (run / "gate" / "verdict.json").unlink()
     text = Page(render_html(load_run(run, require_verdict=False))).text
-    assert "NO VERDICT YET" in text and "Reward per GRPO step" in text and "candidates" in text
+    assert "NO VERDICT YET" in text and "Reward and validation accuracy" in text and "candidates" in text
 
 
 def test_verdict_without_anything_else_renders(tmp_path: Path) -> None:
@@ -299,7 +316,41 @@ def test_broken_flips_come_first_and_kinds_take_turns() -> None:
 
     flips = [flip("fixed", "A")] * 150 + [flip("fixed", "B"), flip("broken", "C")]
     shown = shown_flips(flips)
-    assert len(shown) == 100 and [f.reference for f in shown[:3]] == ["C", "A", "B"]
+    assert len(shown) == 152 and [f.reference for f in shown[:3]] == ["C", "A", "B"]
+
+
+def test_ungraded_answers_can_be_found(tmp_path: Path) -> None:
+    run = Path(shutil.copytree(RUN, tmp_path / "run"))
+    file = run / "gate" / "results.jsonl"
+    rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+    rows[0] |= {"score": None, "reason": "grader timed out <b>", "side": "candidate", "completion": "who knows"}
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    report = load_run(run)
+    assert (rows[0]["suite"], "after", "who knows") in [(u.skill, u.side, u.answer) for u in report.ungraded]
+    html = render_html(report)
+    assert 'data-direction="error"' in html and 'value="error"' in html
+    assert "Answer (not graded) who knows Grader: grader timed out <b>" in Page(html).text
+
+
+def test_the_last_step_has_its_validation(tmp_path: Path) -> None:
+    run = Path(shutil.copytree(RUN, tmp_path / "run"))
+    file = run / "rl" / "steps.jsonl"
+    rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+    last = max(row["step"] for row in rows if row["stage"] == "grpo")
+    assert f"step-{last}" in {c.name for c in (load_run(run).selection or pytest.fail()).candidates}
+    for row in rows:
+        if row["step"] == last:
+            row.pop("val", None)
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    said = rf"validation accuracy, greedy: from \S+ at step \d+ to \S+ at step {last};"
+    assert re.search(said, render_html(load_run(run)))
+
+
+def test_a_gate_without_training_claims_no_training(tmp_path: Path) -> None:
+    shutil.copytree(RUN / "gate", tmp_path / "run" / "gate")
+    text = Page(render_html(load_run(tmp_path / "run"))).text
+    assert "What was tested? patient_triage step-30. Compared with SmolLM2-135M-Instruct" in text
+    assert "89.2% of 120 test questions are answered right" in text and "never seen" not in text
 
 
 def test_clip_counts_bytes_after_escaping() -> None:
@@ -332,6 +383,11 @@ def test_colours_have_contrast_in_light_and_dark() -> None:
         for name in ("before", "after", "macro"):  # graphics need 3:1
             assert contrast(colour[name], colour["page"]) >= 3, name
         assert contrast(colour["before"], colour["grid"]) >= 2.8
+
+
+def test_nothing_moves() -> None:
+    css = resources.files("rft_ilab.report").joinpath("assets/report.css").read_text(encoding="utf-8")
+    assert not re.search(r"transition|animation|scroll-behavior|@keyframes", css)  # so there is no motion to reduce
 
 
 def test_svg_escapes_by_construction() -> None:

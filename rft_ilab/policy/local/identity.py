@@ -11,6 +11,7 @@ import os
 import platform
 import time
 import zipfile
+from collections.abc import Collection, Mapping
 from importlib import metadata
 from pathlib import Path
 
@@ -56,12 +57,25 @@ def directory_digest(directory: Path, cache: Cache | None = None) -> str:
 
     With a ``cache``, a file that has not been touched since is not read again.
     """
+    found = {path.name: path for path in directory.iterdir()}
+    return digest_of_files({name: file_digest(found[name], cache) for name in answering_files(list(found))})
+
+
+def answering_files(names: Collection[str]) -> list[str]:
+    """Which of a model directory's files determine its answers, in the order in which they are digested."""
+    wanted = ANSWERS if "tokenizer.json" in names else ANSWERS | SLOW_TOKENIZER
+    return sorted(
+        name
+        for name in names
+        if name in wanted or name.endswith((".safetensors", ".index.json")) or name.startswith("pytorch_model")
+    )
+
+
+def digest_of_files(digests: Mapping[str, str]) -> str:
+    """The digest of a model from the sha256 of each of its :func:`answering_files`."""
     total = hashlib.sha256()
-    names = ANSWERS if (directory / "tokenizer.json").exists() else ANSWERS | SLOW_TOKENIZER
-    for path in sorted(directory.iterdir()):
-        weights = path.suffix == ".safetensors" or path.name.endswith(".index.json")
-        if path.name in names or weights or path.name.startswith("pytorch_model"):
-            total.update(f"{path.name} {file_digest(path, cache)}\n".encode())
+    for name in sorted(digests):
+        total.update(f"{name} {digests[name]}\n".encode())
     return total.hexdigest()
 
 
