@@ -130,6 +130,32 @@ class TrainSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class OpenInstructSettings:
+    """``--engine open-instruct`` (``docs/open-instruct.md``). 0 leaves a choice to the plan.
+
+    A step samples ``group_size`` answers to each of ``prompts`` prompts, ``async_steps`` steps ahead of the learners;
+    all weights are trained, at ``learning_rate``, for ``steps`` steps. ``kl_weight`` x KL to the base joins the loss.
+    ``learners`` GPUs train, the others sample, ``tensor_parallel`` of them with one engine; ``zero_stage`` is
+    DeepSpeed's. ``gpu`` is what the plan's arithmetic is about, ``gpu_hour_price`` what an hour of one costs (0: not
+    said). All is saved every ``checkpoint_every`` steps. ``flags`` are handed to grpo_fast.py as they are, last.
+    """
+
+    prompts: int = 16
+    group_size: int = 8
+    steps: int = 100
+    async_steps: int = 2
+    learning_rate: float = 1e-6
+    kl_weight: float = 0.0
+    learners: int = 0
+    tensor_parallel: int = 0
+    zero_stage: int = 0
+    gpu: Literal["a100", "h100", "h200", "b200", "l40s"] = "h100"
+    gpu_hour_price: float = 0.0
+    checkpoint_every: int = 50
+    flags: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TrackingSettings:
     """Where the numbers of every training step are sent; no part of a run's identity, so it may change on resume.
 
@@ -148,6 +174,7 @@ class Settings:
     gate: GateSettings = GateSettings()
     data: DataSettings = DataSettings()
     train: TrainSettings = TrainSettings()
+    open_instruct: OpenInstructSettings = OpenInstructSettings()
     tracking: TrackingSettings = TrackingSettings()
 
     def skill(self, name: str) -> SkillSettings:
@@ -196,7 +223,20 @@ def load_settings(taxonomy: Path) -> Settings:
         least = 2 if key == "group_size" else 1
         if getattr(train, key) < least:
             raise SkillError(f"{key!r} in [train] must be at least {least}", where=path)
-    parts = {"gate": GateSettings, "data": DataSettings, "train": TrainSettings, "tracking": TrackingSettings}
+    open_instruct = _table(OpenInstructSettings, tables.get("open_instruct", {}), "open_instruct", path)
+    for key in ("prompts", "group_size", "steps", "async_steps", "checkpoint_every"):
+        least = 2 if key == "group_size" else 1
+        if getattr(open_instruct, key) < least:
+            raise SkillError(f"{key!r} in [open_instruct] must be at least {least}", where=path)
+    if open_instruct.zero_stage not in (0, 2, 3):
+        raise SkillError("'zero_stage' in [open_instruct] must be 2 or 3, or 0 for the plan's choice", where=path)
+    parts = {
+        "gate": GateSettings,
+        "data": DataSettings,
+        "train": TrainSettings,
+        "open_instruct": OpenInstructSettings,
+        "tracking": TrackingSettings,
+    }
     if unknown := set(tables) - set(parts):
         known = f"known: skills, suites, {', '.join(parts)}"
         raise SkillError(f"unknown table [{min(unknown)}]", where=path, fix=known)
@@ -211,6 +251,7 @@ def load_settings(taxonomy: Path) -> Settings:
         gate=_table(GateSettings, tables.get("gate", {}), "gate", path),
         data=data,
         train=train,
+        open_instruct=open_instruct,
         tracking=tracking,
     )
 

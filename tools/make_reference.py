@@ -15,7 +15,15 @@ from pathlib import Path
 
 import click
 
-from rft_ilab.config import DataSettings, GateSettings, SkillSettings, SuiteSettings, TrackingSettings, TrainSettings
+from rft_ilab.config import (
+    DataSettings,
+    GateSettings,
+    OpenInstructSettings,
+    SkillSettings,
+    SuiteSettings,
+    TrackingSettings,
+    TrainSettings,
+)
 
 TARGET = Path(__file__).resolve().parents[1] / "docs" / "reference.md"
 COMMANDS = {
@@ -57,6 +65,7 @@ TABLES = {
     "[suites.NAME]": SuiteSettings,
     "[data]": DataSettings,
     "[train]": TrainSettings,
+    "[open_instruct]": OpenInstructSettings,
     "[tracking]": TrackingSettings,
 }
 

@@ -9,6 +9,7 @@ does exactly what it did: ours are removed before the original callback runs (``
 from __future__ import annotations
 
 import functools
+import os
 import shlex
 import time
 from collections.abc import Callable, Mapping
@@ -20,6 +21,7 @@ import click
 from rft_ilab.cli.failures import RESUME, fail, handled
 from rft_ilab.cli.options import check_report_to
 from rft_ilab.host import checkpoints, pipelines
+from rft_ilab.scaleout.openinstruct.site import CHECKOUT, PYTHON, Site, find
 
 Stage = Callable[[click.Context, Callable[..., Any], Mapping[str, Any]], Any]
 
@@ -27,6 +29,10 @@ _TARGET_HELP = "Skill to learn with --rft; may be repeated. [default: the skills
 _REPORT_HELP = (
     "Where the numbers of every step of --rft go: tensorboard, wandb, mlflow or none; may be repeated. "
     "[default: tensorboard]"
+)
+_ENGINE_HELP = (
+    "Engine of --rft: local, or open-instruct, whose checkout, Python and cluster are named by RFT_OPEN_INSTRUCT, "
+    "RFT_OPEN_INSTRUCT_PYTHON and RAY_ADDRESS. [default: local]"
 )
 _RUN_HELP = "Run directory of --rft: a name or a path. [default: a new one named after the time]"
 
@@ -39,23 +45,50 @@ def train_stage(ctx: click.Context, original: Callable[..., Any], ours: Mapping[
     if ctx.params["pipeline"] not in ("full", "accelerated"):
         fail("--rft needs --pipeline full or accelerated: simple leaves no Hugging Face checkpoint")
     taxonomy = Path(ctx.obj.config.generate.taxonomy_path)
-    _check_skills(taxonomy, ours["rft_target"], ours["rft_report_to"])
+    site = _site(ours)
+    _check_skills(taxonomy, ours["rft_target"], ours["rft_report_to"], site)
     run = _named_run(ctx, ours["rft_run"])
     started = time.time() - 1  # file systems round modification times down
     original()
     checkpoint = _checkpoint(ctx.params, started)
-    return _learn_and_judge(ctx, checkpoint, ours["rft_target"], taxonomy, run, ours["rft_report_to"])
+    return _learn_and_judge(ctx, checkpoint, ours["rft_target"], taxonomy, run, ours["rft_report_to"], site)
+
+
+def _site(ours: Mapping[str, Any]) -> Site | None:
+    """Where Open-Instruct is to run, if it is to; its checkout, Python and cluster are named by the environment."""
+    if ours["rft_engine"] in (None, "local"):
+        for name in ("rft_gpus", "rft_nodes", "rft_ray_job"):
+            if ours[name]:
+                fail(f"--{name.replace('_', '-')} needs --rft-engine open-instruct")
+        return None
+    from rft_ilab.cli.engine import checked
+
+    checkout, python = (os.environ.get(variable) for variable in (CHECKOUT, PYTHON))
+    return checked(
+        Site(
+            checkout=Path(checkout) if checkout else None,
+            python=Path(python) if python else None,
+            gpus=ours["rft_gpus"],
+            nodes=ours["rft_nodes"] or 1,
+            ray_address=os.environ.get("RAY_ADDRESS", ""),
+            ray_job=ours["rft_ray_job"],
+        )
+    )
 
 
 @handled
-def _check_skills(taxonomy: Path, targets: tuple[str, ...] = (), report_to: str | None = "none") -> None:
-    """Fail on bad skills and missing trackers before hours of training or generation, not after."""
+def _check_skills(
+    taxonomy: Path, targets: tuple[str, ...] = (), report_to: str | None = "none", site: Site | None = None
+) -> None:
+    """Fail on bad skills, missing trackers or Open-Instruct before hours of training or generation, not after."""
     from rft_ilab.cli import options
     from rft_ilab.pipeline.request import Workspace
     from rft_ilab.pipeline.tracking import check_trackers
 
     request = options.request_for(taxonomy, Path(), targets=targets, tracking={"report_to": report_to})
     check_trackers(request.settings.tracking.report_to)
+    if site is not None:
+        find(site)
     Workspace(request)
 
 
@@ -84,17 +117,24 @@ def _learn_and_judge(
     taxonomy: Path,
     run: Path,
     report_to: str | None,
+    site: Site | None,
 ) -> None:
     from rft_ilab import pipeline
     from rft_ilab.cli import options
     from rft_ilab.cli.outcome import conclude
 
     command = ["ilab", "rft", "run", "--run", run, "--model", checkpoint]
+    if site is not None:
+        command = ["ilab", "model", "rft", "--engine", "open-instruct", "--run", run, "--model", checkpoint]
+        command += ["--gpus", site.gpus] if site.gpus else []
+        command += ["--nodes", site.nodes, *(["--ray-job"] if site.ray_job else [])]
     command += [part for target in targets for part in ("--target", target)]
     command += ["--report-to", report_to] if report_to else []
     ctx.meta[RESUME] = shlex.join(map(str, command))
     click.echo(f"RL stage on {checkpoint}", err=True)
-    request = options.request_for(taxonomy, run, model=checkpoint, targets=targets, tracking={"report_to": report_to})
+    request = options.request_for(
+        taxonomy, run, model=checkpoint, targets=targets, site=site, tracking={"report_to": report_to}
+    )
     pipeline.train(request, console=options.progress())
     conclude(ctx, run, pipeline.regress(request, console=options.progress()))
 
@@ -152,6 +192,10 @@ EXTENSIONS: Mapping[str, tuple[Stage, tuple[click.Option, ...]]] = {
             click.Option(
                 ["--rft-report-to"], multiple=True, metavar="TRACKER", callback=check_report_to, help=_REPORT_HELP
             ),
+            click.Option(["--rft-engine"], type=click.Choice(("local", "open-instruct")), help=_ENGINE_HELP),
+            click.Option(["--rft-gpus"], type=click.IntRange(min=1), help="GPUs of each node for --rft-engine."),
+            click.Option(["--rft-nodes"], type=click.IntRange(min=1), help="Nodes of the cluster for --rft-engine."),
+            click.Option(["--rft-ray-job"], is_flag=True, help="Submit the training of --rft-engine as a Ray job."),
         ),
     ),
     "instructlab.cli.data.generate": (

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from rft_ilab.pipeline import Request
     from rft_ilab.pipeline.judging import Base
+    from rft_ilab.scaleout.openinstruct.site import Site
 
 # Of an endpoint: calls at a time, and seconds of silence after which one is tried again.
 CONCURRENCY, TIMEOUT_S = 16, 120.0
@@ -256,6 +257,7 @@ def request_for(
     suites: tuple[str, ...] = (),
     lm_eval_include: Path | None = None,
     history: Path | None = None,
+    site: Site | None = None,
     ray: str = "",
     **tables: Mapping[str, Any],
 ) -> Request:
@@ -280,6 +282,7 @@ def request_for(
         base=base,
         control=control or "",
         lm_eval_include=lm_eval_include,
+        site=site,
         ray=ray,
         histories=(history_file(), *([history] if history else [])),
     )
@@ -296,10 +299,15 @@ def start_request(
     endpoint: str | None,
     targets: tuple[str, ...],
     history: Path | None = None,
+    site: Site | None = None,
     ray: str = "",
-    **train: float | None,
+    **train: Any,
 ) -> Request:
-    """What the commands with :data:`start_options` ask for; the run is new or resumed, see :func:`startable_run`."""
+    """What the commands with :data:`start_options` ask for; the run is new or resumed, see :func:`startable_run`.
+
+    With a ``site`` they speak of Open-Instruct's settings, the seed apart.
+    """
+    own: dict[str, Any] = train if site is None else {"seed": train.pop("seed")}
     return request_for(
         taxonomy_path,
         startable_run(ctx, run_name, control),
@@ -308,8 +316,10 @@ def start_request(
         targets=targets,
         control=control,
         history=history,
+        site=site,
         ray=ray,
-        train=train,
+        train=own,
+        open_instruct={} if site is None else train,
         tracking={"report_to": report_to},
     )
 

@@ -22,6 +22,7 @@ from rft_ilab.grading.proof.prove import REMOTE, has_part
 from rft_ilab.pipeline.judging import Base
 from rft_ilab.policy.local.lazy import LazyPolicy
 from rft_ilab.rollouts import Environment
+from rft_ilab.scaleout.openinstruct.site import Site
 from rft_ilab.skills.reading import read_text
 from rft_ilab.skills.tasks import FILE as TASKS
 from rft_ilab.skills.tasks import MAX_BYTES as MAX_TASKS_BYTES
@@ -43,10 +44,11 @@ class Request:
     (``endpoint_model``, else the first model listed there), with at most ``concurrency`` calls at a time, each given
     ``timeout_s`` seconds; ``targets`` empty means the skills of tier target (where a run is judged, those it
     learnt, see :func:`with_own_targets`), with ``no_target`` none at all;
-    ``control`` is one of ``types.CONTROLS`` where GRPO's reward is to be replaced. The gate compares with the stored
-    ``baseline`` of that name, if there is one, instead of ``model``, and ``base`` is the git revision that
-    judges. It appends its verdict to every file of ``histories``. ``lm_eval_include`` holds further tasks of
-    lm-evaluation-harness. At ``ray``, the address of a cluster, answers are graded and local models sampled.
+    ``control`` is one of ``types.CONTROLS`` where GRPO's reward is to be replaced. With a ``site``,
+    Open-Instruct trains there. The gate compares with the stored ``baseline`` of that name, if there is one, instead
+    of ``model``, and ``base`` is the git revision that judges. It appends its verdict to every file of ``histories``.
+    ``lm_eval_include`` holds further tasks of lm-evaluation-harness. At ``ray``, the address of a cluster, answers are
+    graded and local models sampled.
     """
 
     taxonomy: Path
@@ -64,6 +66,7 @@ class Request:
     base: Base | None = None
     histories: tuple[Path, ...] = ()
     lm_eval_include: Path | None = None
+    site: Site | None = None
     ray: str = ""
 
     @property

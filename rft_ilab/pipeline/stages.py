@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
+from rft_ilab.errors import RunError
 from rft_ilab.pipeline import workers
 from rft_ilab.pipeline.cost import minutes, training_positions
 from rft_ilab.pipeline.data import clean_tasks, data_stage, further_tasks
@@ -20,6 +21,30 @@ from rft_ilab.rl.lessons import Lesson
 from rft_ilab.rollouts import Environment
 from rft_ilab.store import Run, read_jsonl
 from rft_ilab.types import Message
+
+ENGINE = "open-instruct"
+
+
+def refuse_other_engine(run: Run, asked: Mapping[str, Any] | None) -> None:
+    """Raises RunError if training was begun on another engine, or on Open-Instruct and ``asked`` for something else.
+
+    ``asked`` is None for the local engine. Verified data serve both, so the run's identity does not name the engine.
+    """
+    fix = "choose another --run name"
+    begun = run.manifest.get("engine")
+    if begun is None:
+        if asked is not None and run.path("rl", "checkpoint").exists():
+            raise RunError("this run was begun on the local engine", where=run.directory, fix=fix)
+        return
+    if asked is None:
+        raise RunError("this run was begun with --engine open-instruct", where=run.directory, fix=fix)
+    before = begun.get("asked", {})
+    if changed := sorted(key for key in {*before, *asked} if before.get(key) != asked.get(key)):
+        raise RunError(
+            f"this run was started with other settings of open_instruct ({', '.join(changed)})",
+            where=run.directory,
+            fix=f"{fix}, or remove the directory",
+        )
 
 
 def verify_data(request: Request, *, console: Console) -> Path:
@@ -37,6 +62,10 @@ def train(request: Request, *, console: Console) -> Path:
     Under ``torchrun`` all processes train together; all but the first end here. Raises TrackerError before anything
     else if a tracker that was asked for is not installed.
     """
+    if request.site is not None:
+        from rft_ilab.pipeline.openinstruct import train_open_instruct
+
+        return train_open_instruct(request, console=console)
     with workers.group() as rank:
         if rank == 0:
             return _train(request, Screen(console))
@@ -53,6 +82,7 @@ def _train(request: Request, screen: Screen) -> Path:
         workers.meet()
         workers.meet()
         return run.path("model")
+    refuse_other_engine(run, None)
     report_to = space.settings.tracking.report_to
     check_trackers(report_to)
     if request.control:
@@ -62,7 +92,7 @@ def _train(request: Request, screen: Screen) -> Path:
         )
     lessons = _lessons(data_stage(space, run, screen), space.targets)
     workers.meet()
-    targets = _targets(space, run)
+    targets = training_targets(space, run)
     settings = space.settings.train
     speed = run.manifest["stages"]["data"].get("positions_per_second")
     screen.say(
@@ -103,7 +133,7 @@ def _follow(request: Request, directory: Path) -> None:
     lessons = _lessons(run.path("data", "verified.jsonl"), space.targets)
     stage = RLStage(
         directory,
-        _targets(space, run),
+        training_targets(space, run),
         space.watched,
         space.settings.train,
         space.cache,
@@ -114,7 +144,7 @@ def _follow(request: Request, directory: Path) -> None:
     stage.run(space.model_directory, lessons, _margins(space))
 
 
-def _targets(space: Workspace, run: Run) -> list[Environment]:
+def training_targets(space: Workspace, run: Run) -> list[Environment]:
     """With the tasks that the data stage let through."""
     return [
         Environment.of(e.skill, [*clean_tasks(space, e), *further_tasks(run, e)], e.grader, e.settings)

@@ -24,6 +24,8 @@ def rows(report: RunReport) -> list[tuple[str, str]]:
     identity = _mapping(manifest, "identity")
     found += [("Digest of the model that training began with", _said(identity.get("model", "")))]
     found += [("Server that sampled answers", _said(identity.get("endpoint", "")))]
+    engine = _mapping(manifest, "engine")
+    found += [(f"Engine: {key}", _said(engine.get(key, ""))) for key in ("name", "commit", "flags")]
     found += [("Versions", _said(manifest.get("versions", {})))]
     definitions = _mapping(identity, "skills")
     skills = _mapping(manifest, "skills")

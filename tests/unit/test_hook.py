@@ -16,6 +16,7 @@ from click.testing import CliRunner
 
 from rft_ilab.cli import extend
 from rft_ilab.host import hook
+from rft_ilab.pipeline import workers  # noqa: F401 - the tests replace its package by one that is none
 
 MODULE = "rft_test_command"
 SOURCE = """
@@ -262,6 +263,30 @@ def test_train_then_rl_on_the_new_checkpoint_then_gate(tmp_path, taxonomy, pipel
     assert pipeline.calls[0][1].settings.tracking.report_to == "none"
 
 
+def test_open_instruct_trains_where_the_environment_says(tmp_path, taxonomy, pipeline, monkeypatch):
+    for name, value in {
+        "RFT_OPEN_INSTRUCT": "/oi", "RFT_OPEN_INSTRUCT_PYTHON": "/oi/python", "RAY_ADDRESS": "head:6379",
+    }.items():  # fmt: skip
+        monkeypatch.setenv(name, value)
+    arguments = ["--ckpt-output-dir", str(tmp_path), "--rft", "--rft-engine", "open-instruct", "--rft-gpus", "8"]
+    command = train_command(lambda parameters: checkpoint(tmp_path, 8))
+    result = CliRunner().invoke(command, [*arguments, "--rft-nodes", "2"], obj=ilab_config(taxonomy))
+    assert result.exit_code == 0, result.output
+    for _, request in pipeline.calls:
+        site = request.site
+        assert (str(site.checkout), str(site.python), site.ray_address) == ("/oi", "/oi/python", "head:6379")
+        assert (site.gpus, site.nodes, site.ray_job) == (8, 2, False)
+
+
+def test_a_missing_open_instruct_is_found_before_the_training(tmp_path, monkeypatch):
+    monkeypatch.delenv("RFT_OPEN_INSTRUCT", raising=False)
+    ran: list[object] = []
+    (tmp_path / "taxonomy").mkdir()
+    arguments = ["--rft", "--rft-engine", "open-instruct"]
+    result = CliRunner().invoke(train_command(ran.append), arguments, obj=ilab_config(tmp_path / "taxonomy"))
+    assert result.exit_code == 2 and "where is Open-Instruct?" in result.output and ran == []
+
+
 def train_in_phases(taxonomy, journal, text):
     def body(parameters):
         if text is not None:
@@ -310,6 +335,9 @@ def test_a_training_that_fails_is_not_followed_by_rl(tmp_path, taxonomy, pipelin
         (["--rft-target", "a"], "--rft-target needs --rft"),
         (["--rft-run", "a"], "--rft-run needs --rft"),
         (["--rft-report-to", "wandb"], "--rft-report-to needs --rft"),
+        (["--rft-engine", "open-instruct"], "--rft-engine needs --rft"),
+        (["--rft", "--rft-gpus", "8"], "--rft-gpus needs --rft-engine open-instruct"),
+        (["--rft", "--rft-engine", "open-instruct", "--rft-ray-job"], "--ray-job needs --ray-address"),
         (["--rft", "--ckpt-output-dir", "/nowhere"], "left no new hf_format/samples_N checkpoint"),
     ],
 )

@@ -1,0 +1,1 @@
+"""Stands for Open-Instruct: the files, flags, log and checkpoints of its grpo_fast.py, without any training."""

@@ -1,0 +1,1 @@
+"""Stands for a package that a real environment of Open-Instruct has."""
