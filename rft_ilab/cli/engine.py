@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
@@ -11,6 +11,9 @@ from click.core import ParameterSource
 from rft_ilab.cli.failures import fail
 from rft_ilab.cli.options import stacked
 from rft_ilab.scaleout.openinstruct.site import CHECKOUT, PYTHON, Site
+
+if TYPE_CHECKING:
+    from rft_ilab.pipeline import Request
 
 ENGINES = ("local", "open-instruct")
 _SITE = ("checkout", "python", "gpus", "nodes", "ray_address", "ray_job", "grader_url", "grader_host")
@@ -88,6 +91,14 @@ def take_site(ctx: click.Context, wishes: dict[str, Any]) -> tuple[Site | None, 
     if wishes.get("endpoint"):
         fail("--endpoint is for the local engine: `ilab data verify --endpoint` samples, and the same --run goes on")
     return checked(Site(**values)), dry_run
+
+
+def rehearse(request: Request) -> None:
+    """``--dry-run``: print what a start would say and do."""
+    from rft_ilab.pipeline.openinstruct import dry_run
+
+    for line in dry_run(request):
+        click.echo(line)
 
 
 def checked(site: Site) -> Site:

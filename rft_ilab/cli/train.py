@@ -31,10 +31,7 @@ def rft(ctx: click.Context, **wishes: Any) -> None:
     site, dry_run = engine.take_site(ctx, wishes)
     request = options.start_request(ctx, site=site, **wishes)
     if dry_run:
-        from rft_ilab.pipeline.openinstruct import dry_run as lines
-
-        for line in lines(request):
-            click.echo(line)
+        engine.rehearse(request)
         return
     model = pipeline.train(request, console=options.progress())
     if site is None:

@@ -220,8 +220,10 @@ class _Training:
         finally:
             # After Ctrl-C and when the graders are gone, too; the state that was saved last stays.
             self.place.stop(process, job)
+            self.run.manifest["tolerated_errors"] = self.run.manifest.get("tolerated_errors", 0) + log.errors
+            self.run.save()
         if process.returncode:
-            for line in log.last[-SHOWN_LINES:]:
+            for line in [] if log.reason else log.last[-SHOWN_LINES:]:
                 screen.say(f"  | {line}")
             raise failure(process.returncode, log, path)
 

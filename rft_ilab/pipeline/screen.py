@@ -97,7 +97,10 @@ def step_line(row: Row, left: str = "") -> str:
         return "  ".join(filter(None, [*parts, _went_wrong(row), left]))
     parts += [f"reward {row['reward']:.3f}"] if "reward" in row else []
     parts.append(f"signal {row['signal_groups']}/{row['groups']}")
-    parts.append(f"entropy {row['entropy']:.2f}" if "entropy" in row else "no update")
+    if "entropy" in row:
+        parts.append(f"entropy {row['entropy']:.2f}")
+    elif "loss" not in row:
+        parts.append("no update")
     if row.get("kl") is not None:
         parts.append(f"kl {row['kl']:.4f}")
     parts.append(f"{row['sample_s'] + row['train_s']:.1f} s")

@@ -26,6 +26,8 @@ def rows(report: RunReport) -> list[tuple[str, str]]:
     found += [("Server that sampled answers", _said(identity.get("endpoint", "")))]
     engine = _mapping(manifest, "engine")
     found += [(f"Engine: {key}", _said(engine.get(key, ""))) for key in ("name", "commit", "flags")]
+    if "tolerated_errors" in manifest:
+        found.append(("Grader errors in training", f"{manifest['tolerated_errors']}, rewarded with their group's mean"))
     found += [("Versions", _said(manifest.get("versions", {})))]
     definitions = _mapping(identity, "skills")
     skills = _mapping(manifest, "skills")
@@ -34,7 +36,9 @@ def rows(report: RunReport) -> list[tuple[str, str]]:
         parts = [f"commit {facts.get('commit', 'unknown')}", f"grader {facts.get('grader_digest', 'unknown')}"]
         parts += [f"tasks and settings {definitions[name]}"] if name in definitions else []
         found.append((f"Skill {name}", ", ".join(parts)))
-    found += [(f"Settings: {key}", _said(identity.get(key, {}))) for key in ("data", "train")]
+    settings = {**identity, "open_instruct": engine.get("asked")}
+    used = ("data", "open_instruct") if engine else ("data", "train")
+    found += [(f"Settings: {key}", _said(settings.get(key) or {})) for key in used]
     return [(name, value) for name, value in found if value]
 
 

@@ -11,9 +11,11 @@ import types
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 from click.testing import CliRunner, Result
 
+from rft_ilab.cli.run import run
 from rft_ilab.cli.train import rft
 from rft_ilab.config import load_settings
 from rft_ilab.pipeline.request import environments_of
@@ -22,6 +24,7 @@ from rft_ilab.scaleout.openinstruct import checkpoint, graders
 from rft_ilab.scaleout.openinstruct.dataset import tasks_of, write_dataset
 from rft_ilab.skills.tree import find_skills
 from rft_ilab.store import read_json, read_jsonl
+from rft_ilab.types import EXIT_CODE
 from tests.tiny_model import make_tiny_model
 from tests.unit.taxonomies import write_skill
 
@@ -65,10 +68,10 @@ def real(place: Path, *more: str) -> list[str]:
     return command(place, "--open-instruct", str(FAKE), "--open-instruct-python", sys.executable, *more)
 
 
-def invoke(arguments: list[str]) -> Result:
+def invoke(arguments: list[str], what: click.Command = rft) -> Result:
     from instructlab.configuration import get_default_config
 
-    return CliRunner().invoke(rft, arguments, obj=types.SimpleNamespace(config=get_default_config(), default_map=None))
+    return CliRunner().invoke(what, arguments, obj=types.SimpleNamespace(config=get_default_config(), default_map=None))
 
 
 def test_a_dry_run_says_all_of_it_without_open_instruct(place: Path) -> None:
@@ -146,6 +149,30 @@ def test_a_failure_is_one_line_and_the_same_command_resumes(place: Path, monkeyp
     result = invoke(real(place))
     assert "resuming from the state that was saved last" in result.output and "attempt 2" in result.output
     assert [row["step"] for row in read_jsonl(place / "run" / "rl" / "steps.jsonl")] == [1, 2, 3]
+
+
+def test_what_the_launcher_says_of_rewards_is_the_last_line(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FAKE_OUTAGE", "2")
+    result = invoke(real(place))
+    log = place / "run" / "open-instruct" / "train.log"
+    assert result.exit_code == 2 and "clean-up, line 99" in log.read_text()
+    assert result.output.strip().splitlines()[-1] == (
+        f"Error: {log}: the training was stopped: no grades from http://10.0.0.1:1 in 9 tries and 300 s "
+        "(the same command with --run goes on from the last saved state)"
+    )
+    assert "clean-up" not in result.output
+    assert read_json(place / "run" / "manifest.json")["tolerated_errors"] == 1
+
+
+def test_all_of_it_in_one_command_too(place: Path) -> None:
+    result = invoke(command(place, "--dry-run"), run)
+    assert result.exit_code == 0 and "nothing was launched" in result.output, result.output
+    arguments = [part for part in command(place) if part not in ("--engine", "open-instruct")]
+    result = invoke(arguments, run)
+    assert result.exit_code == 2 and result.output.strip() == "Error: --gpus needs --engine open-instruct"
+    result = invoke(real(place), run)
+    assert "grpo   3/3  reward 0.500" in result.output and "no update" not in result.output, result.output
+    assert result.exit_code == EXIT_CODE[read_json(place / "run" / "gate" / "verdict.json")["outcome"]]
 
 
 def test_ctrl_c_stops_it_and_leaves_nothing_running(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,6 +17,8 @@ _LINE = re.compile(r" {1,3}(\S+) {2,}(\S.*)")
 #: Ray puts the name of the process before a line that was not written by the driver
 _PREFIX = re.compile(r"^\([^()]*pid=\d+[^()]*\) ?")
 TOLERATED = "tolerated: advantage 0"
+#: begins a line by which the launcher says why it ends the run
+OURS = "rft-ilab: "
 MILESTONES = {
     "Waiting for Ray resources": "waiting for the cluster to have what the plan needs",
     "Ray cluster resources satisfy": "the cluster has what the plan needs",
@@ -30,12 +32,14 @@ MILESTONES = {
 
 
 class Log:
-    """Takes lines in order; remembers the newest validation and the last lines."""
+    """Takes lines in order; remembers the newest validation, the last lines, what the launcher said of a failure
+    (``reason``; much clean-up may follow it), and how many grader errors were tolerated (``errors``)."""
 
     def __init__(self, steps: int, prompts: int) -> None:
         self.steps, self.prompts = steps, prompts
         self.step = 0
-        self.tolerated = 0
+        self.tolerated = self.errors = 0
+        self.reason = ""
         self.val: float | None = None
         self.last: list[str] = []
         self._panel: list[tuple[str, str]] | None = None
@@ -45,7 +49,11 @@ class Log:
         text = _PREFIX.sub("", _ANSI.sub("", line.rstrip("\r\n")))
         if text.strip():
             self.last = [*self.last, text][-40:]
-        self.tolerated += TOLERATED in text
+        if TOLERATED in text:
+            self.tolerated += 1
+            self.errors += 1
+        if text.startswith(OURS):
+            self.reason = self.reason or text.removeprefix(OURS).strip()
         if self._panel is not None:
             yield from self._inside(text)
         elif text.lstrip()[:1] in "╭+┌" and " Metrics " in text:

@@ -51,7 +51,7 @@ class Graders:
             raise RunError(
                 f"the grader server ended with exit code {self.process.returncode}; the training was stopped",
                 where=self.log,
-                fix="the same command starts both again",
+                fix="the same command with --run starts both again",
             )
         now = time.monotonic()
         if now - self.asked < ASK_EVERY_S:
@@ -63,7 +63,7 @@ class Graders:
             raise RunError(
                 f"the grader server has not answered for {SILENCE_S:.0f} s; the training was stopped",
                 where=self.log or self.url,
-                fix="the same command starts both again",
+                fix="the same command with --run starts both again",
             )
 
 

@@ -22,7 +22,7 @@ from typing import Any
 
 from rft_ilab.disk import make_directory
 from rft_ilab.errors import RunError
-from rft_ilab.scaleout.openinstruct.follow import WIDTH, Log
+from rft_ilab.scaleout.openinstruct.follow import OURS, WIDTH, Log
 from rft_ilab.scaleout.openinstruct.plan import Layout
 from rft_ilab.scaleout.openinstruct.site import Found, Site
 
@@ -117,7 +117,7 @@ class Place:
                 with contextlib.suppress(ValueError):
                     if line.startswith("{"):
                         return json.loads(line)
-        own = [line.removeprefix("rft-ilab: ") for line in lines if line.startswith("rft-ilab:")]
+        own = [line.removeprefix(OURS) for line in lines if line.startswith(OURS)]
         raise RunError(own[-1] if own else f"{script}: {(lines or ['it said nothing'])[-1]}", fix=self._fix())
 
     def _fix(self) -> str:
@@ -182,10 +182,12 @@ def lines_of(process: subprocess.Popen[bytes], path: Path, start: int, check: Ca
 
 
 def failure(code: int, log: Log, path: Path) -> RunError:
-    """One line for a training that ended with an error; what the launcher says of rewards goes first."""
-    own = [line for line in log.last if line.startswith("rft-ilab:")]
-    said = own or [line for line in log.last if "Error" in line] or log.last or ["it said nothing"]
-    reason, fix = said[-1].strip().removeprefix("rft-ilab: "), "the same command goes on from the last saved state"
+    """One line for a training that ended with an error; what the launcher says of rewards goes before all else."""
+    fix = "the same command with --run goes on from the last saved state"
+    if log.reason:
+        return RunError(f"the training was stopped: {log.reason}", where=path, fix=fix)
+    said = [line for line in log.last if "Error" in line] or log.last or ["it said nothing"]
+    reason = said[-1].strip()
     if "Training didn't run since" in reason:
         fix = "all steps were made, but no model was saved: raise steps in [open_instruct] by one"
     return RunError(f"grpo_fast.py ended with exit code {code}: {reason}", where=path, fix=fix)

@@ -52,10 +52,11 @@ def find_alarm(name: str) -> str:
         return ""
 
 
-def watch(name: str, main: int) -> None:
+def watch(name: str, main: int, alarmed: threading.Event) -> None:
     """Interrupt the main thread when an alarm is found; leave the hard way if that does not end it."""
     while not (line := find_alarm(name)):
         time.sleep(LOOK_EVERY_S)
+    alarmed.set()
     _say(line)
     signal.pthread_kill(main, signal.SIGINT)
     time.sleep(GRACE_S)
@@ -63,7 +64,7 @@ def watch(name: str, main: int) -> None:
 
 
 def _say(line: str) -> None:
-    print(f"rft-ilab: {line}", file=sys.stderr, flush=True)
+    print(f"rft-ilab: {' '.join(line.split())}", file=sys.stderr, flush=True)
 
 
 def _fail(line: str) -> NoReturn:
@@ -82,13 +83,14 @@ def main() -> None:
         _fail(f"no module {error.name!r}: run this with Open-Instruct's Python, in its checkout ({sys.executable})")
     except RuntimeError as error:
         _fail(str(error))
-    watcher = threading.Thread(
-        target=watch, args=(verifier.ALARM, threading.get_ident()), name="rft-ilab-watch", daemon=True
-    )
-    watcher.start()
+    alarmed = threading.Event()
+    arguments = (verifier.ALARM, threading.get_ident(), alarmed)
+    threading.Thread(target=watch, args=arguments, name="rft-ilab-watch", daemon=True).start()
     try:
         runpy.run_module("open_instruct.grpo_fast", run_name="__main__", alter_sys=True)
     except KeyboardInterrupt:
+        sys.exit(1)
+    if alarmed.is_set():  # and somebody swallowed the interrupt
         sys.exit(1)
 
 

@@ -1,7 +1,9 @@
 """``grpo_fast.py`` as seen from outside. "Answers" are right ones with wrong ones between, graded by the real verifier.
 
-FAKE_FAIL=STEP raises there; FAKE_SLOW=SECONDS waits at every step. Panel, markers and names as the original writes them
-(open_instruct/model_utils.py: print_rich_single_line_metrics; grpo_fast.py: save_model, setup_runtime_variables).
+FAKE_FAIL=STEP raises there; FAKE_SLOW=SECONDS waits at every step. At FAKE_OUTAGE=STEP an engine leaves a line as the
+verifier does, and the step waits for rewards for ever, as in the original. Panel, markers and names as the original
+writes them (open_instruct/model_utils.py: print_rich_single_line_metrics; grpo_fast.py: save_model,
+setup_runtime_variables).
 """
 
 import argparse
@@ -14,6 +16,7 @@ from collections import defaultdict
 from pathlib import Path
 
 import pyarrow.parquet as pq
+import ray
 from rich import print as rprint
 from rich.panel import Panel
 from rich.table import Table
@@ -62,6 +65,13 @@ def main():
         time.sleep(float(os.environ.get("FAKE_SLOW", "0")))
         if step == int(os.environ.get("FAKE_FAIL", "0")):
             raise RuntimeError("CUDA error: out of memory")
+        if step == int(os.environ.get("FAKE_OUTAGE", "0")):
+            print("(LLMRayActor pid=7) the grader of area/x fails (tolerated: advantage 0)", flush=True)
+            ray.ALARMS["rft_ilab_alarm"] = "no grades from http://10.0.0.1:1 in 9 tries and 300 s"
+            try:
+                time.sleep(3600)
+            finally:
+                print("\n".join(f"RayTaskError: clean-up, line {i}" for i in range(100)), flush=True)
         scores = []
         for i in range(prompts):
             row = rows[(step * prompts + i) % len(rows)]

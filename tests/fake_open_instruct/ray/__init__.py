@@ -1,11 +1,25 @@
 """Stands for Ray: what the launcher, a driver and oncluster.py ask of it. The cluster has one node."""
 
+from types import SimpleNamespace
+from typing import Any
+
+#: named actors of this job, each with the line that it would say
+ALARMS: dict[str, str] = {}
+
 __version__ = "0"
 RESOURCES = {"CPU": 64.0, "GPU": 2.0}
 
 
 def is_initialized() -> bool:
-    return False
+    return bool(ALARMS)
+
+
+def get_actor(name: str) -> Any:
+    return SimpleNamespace(line=SimpleNamespace(remote=lambda: ALARMS[name]))
+
+
+def get(value: Any, timeout: float) -> Any:
+    return value
 
 
 def init(**options: object) -> None:
