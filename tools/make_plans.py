@@ -40,7 +40,9 @@ def block(name: str) -> str:
 def rewritten(text: str) -> str:
     for name in PLANS:
         begin = f"<!-- plan: {name} -->\n```text\n"
-        head, _, rest = text.partition(begin)
+        head, found, rest = text.partition(begin)
+        if not found:
+            sys.exit(f"{TARGET} has no place for the plan: {begin.splitlines()[0]}")
         _, _, tail = rest.partition("\n```\n")
         text = f"{head}{begin}{block(name)}\n```\n{tail}"
     return text

@@ -33,6 +33,7 @@ def baseline() -> None:
 @options.samples_option
 @options.suite_option
 @options.lm_eval_include_option
+@options.ray_option
 @handled
 def save(
     taxonomy_path: Path,
@@ -44,6 +45,7 @@ def save(
     samples: int | None,
     suites: tuple[str, ...],
     lm_eval_include: Path | None,
+    ray: str,
 ) -> None:
     """Measure a model and store its results as NAME; one of that name is replaced.
 
@@ -68,6 +70,7 @@ def save(
         no_target=no_target,
         suites=suites,
         lm_eval_include=lm_eval_include,
+        ray=ray,
         gate={"samples": samples},
     )
     path = pipeline.save_baseline(request, name, console=options.progress())

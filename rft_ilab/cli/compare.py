@@ -23,6 +23,7 @@ from rft_ilab.cli.failures import RESUME, handled
     type=click.IntRange(min=0),
     help="Seed examples before every prompt. [default: none for skills of tier target, else as in rft.toml]",
 )
+@options.ray_option
 @click.option("--json", "as_json", is_flag=True, help="Print the comparison as one JSON object.")
 @click.option("--markdown", "as_markdown", is_flag=True, help="Print the comparison in Markdown.")
 @click.option(
@@ -37,6 +38,7 @@ def compare(
     skills: tuple[str, ...],
     samples: int,
     demonstrations: int | None,
+    ray: str,
     as_json: bool,
     as_markdown: bool,
     page: Path | None,
@@ -60,7 +62,7 @@ def compare(
 
     ctx.meta[RESUME] = shlex.join(["ilab", *sys.argv[1:]])
     runs = options.runs_directory()
-    request = options.request_for(taxonomy_path, runs)
+    request = options.request_for(taxonomy_path, runs, ray=ray)
     found = compared(
         request,
         contenders(models, runs),

@@ -44,7 +44,8 @@ def against_itself(request: Request, model: Path | None, repeats: int, *, consol
         )
     run = space.open_run()
     directory = model or request.model or Path(run.manifest.get("model") or space.model_directory)
-    policy, gauge = local_policy(directory), Gauge(space, screen)
+    gauge = Gauge(space, screen)
+    policy = space.spread(local_policy(directory))
     targets = {e.skill.name: gauge.suite(e, 0) for e in space.targets}
     watched = {e.skill.name: gauge.suite(e, gauge.better_prompt(policy, e)) for e in space.watched}
     watched |= {e.skill.name: gauge.suite(e, e.settings.demonstrations) for e in suite_environments(space)}

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from rft_ilab.errors import RunError, SkillError
 from rft_ilab.pipeline.gauge import Gauge, Measurement
-from rft_ilab.pipeline.request import Request, Workspace, local_policy, versions
+from rft_ilab.pipeline.request import Request, Workspace, versions
 from rft_ilab.pipeline.screen import Screen
 from rft_ilab.pipeline.suites import suite_environments
 from rft_ilab.regress.baseline import Baseline, StoredSuite, StoredTask, dumps, loads, short_id, stored_task
@@ -74,7 +74,7 @@ def save_baseline(request: Request, name: str, *, console: Console) -> Path:
     path = baseline_path(request.taxonomy, name)
     space, screen = Workspace(request), Screen(console)
     gauge = Gauge(space, screen)
-    policy = local_policy(space.model_directory)
+    policy = space.student()
     prompts = {e.skill.name: gauge.better_prompt(policy, e) for e in space.environments}
     wanted = [gauge.suite(e, count) for e in space.targets for count in sorted({0, e.settings.demonstrations})]
     wanted += [gauge.suite(e, prompts[e.skill.name]) for e in space.watched]

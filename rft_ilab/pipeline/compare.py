@@ -36,7 +36,8 @@ class Field(Workspace):
                 f"no skill {min(unknown)!r}", where=request.taxonomy, fix=f"one of {', '.join(sorted(names))}"
             )
         self.targets = []
-        self.watched = environments_of([s for s in skills if not only or s.name in only], request.settings)
+        environments = environments_of([s for s in skills if not only or s.name in only], request.settings)
+        self.watched = [self.spread_grader(e) for e in environments]
 
 
 def compare(

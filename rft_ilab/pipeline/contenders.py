@@ -65,7 +65,7 @@ class ModelContender:
     def measure(
         self, gauge: Gauge, measurements: Sequence[Measurement], advance: Callable[[int], None]
     ) -> list[list[TaskResult]]:
-        policy = local_policy(self.directory)
+        policy = gauge.space.spread(local_policy(self.directory))
         self.id = policy.id
         return [gauge.measure(policy, m, advance) for m in measurements]
 

@@ -52,8 +52,6 @@ def regress(
     suites_asked = suite_environments(space)
     with run.stage("regate" if run.done("gate") else "gate") as facts:
         gauge = Gauge(space, screen)
-        if space.cluster:
-            screen.say(f"on the Ray cluster at {request.ray}: nodes {space.cluster.nodes}, CPUs {space.cluster.cpus}")
         baseline = compared_with(space, run, gauge, lambda directory: space.spread(local_policy(directory)))
         targets = {
             e.skill.name: [gauge.suite(e, demonstrations) for demonstrations in sorted({0, e.settings.demonstrations})]

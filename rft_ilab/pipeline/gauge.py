@@ -70,6 +70,8 @@ class Gauge:
     def __init__(self, space: Workspace, screen: Screen) -> None:
         self.space, self.screen = space, screen
         self.settings = space.settings.gate
+        if cluster := space.cluster:
+            screen.say(f"on the Ray cluster at {cluster.address}: nodes {cluster.nodes}, CPUs {cluster.cpus}")
 
     def suite(self, environment: Environment, demonstrations: int) -> Measurement:
         """The test split of one skill; sorted, so that a reordered file is the same suite."""

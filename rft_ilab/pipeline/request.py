@@ -114,7 +114,7 @@ class Workspace:
             raise SkillError(
                 "no skill of tier target", where=request.taxonomy / "rft.toml", fix="set one, or use --target"
             )
-        environments = [self._spread_grader(e) for e in environments_of(skills, request.settings)]
+        environments = [self.spread_grader(e) for e in environments_of(skills, request.settings)]
         self.targets = [e for e in environments if e.skill.name in wanted]
         self.watched = [e for e in environments if e.skill.name not in wanted]
         for e in self.targets:
@@ -135,7 +135,8 @@ class Workspace:
 
         return RayCluster(self.request.ray)
 
-    def _spread_grader(self, environment: Environment) -> Environment:
+    def spread_grader(self, environment: Environment) -> Environment:
+        """The skill with its grader on the cluster, if there is one and it helps."""
         if self.cluster is None:
             return environment
         from rft_ilab.scaleout.ray_spread import spread_grader

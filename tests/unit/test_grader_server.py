@@ -246,6 +246,24 @@ def test_a_port_that_is_taken() -> None:
     assert result.exit_code == 2 and result.output.startswith(f"Error: cannot listen on 127.0.0.1:{port}: Address")
 
 
+@pytest.mark.parametrize("there", [(), ("httptools",), ("httptools", "uvloop")])
+def test_it_says_what_makes_it_slow(there: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    import importlib.util
+
+    import uvicorn
+
+    from rft_ilab.cli.serve_graders import QUICKER, serve_graders
+
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda n, *a: n in there or None if n in QUICKER else find(n, *a))
+    monkeypatch.setattr(uvicorn.Server, "run", lambda self, sockets: sockets[0].close())
+    result = CliRunner().invoke(serve_graders, ["--port", "0", "--taxonomy-path", "."])
+    notes = [line for line in result.output.splitlines() if line.startswith("note: ")]
+    missing = [name for name in QUICKER if name not in there]
+    assert result.exit_code == 0 and len(notes) == bool(missing), result.output
+    assert all(f"without {' and '.join(missing)} a request" in line for line in notes)
+
+
 @pytest.mark.slow
 def test_the_command_serves_until_ctrl_c(taxonomy: Path) -> None:
     process = start("--port", "0", "--taxonomy-path", str(taxonomy), "--token-env", "MY_TOKEN", MY_TOKEN="t0ken")

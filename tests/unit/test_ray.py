@@ -20,7 +20,9 @@ from rich.console import Console
 from rft_ilab.config import load_settings
 from rft_ilab.errors import PolicyError, RunError, SandboxError
 from rft_ilab.grading.engine import build_grader
-from rft_ilab.pipeline import Request, gate
+from rft_ilab.pipeline import Request, against_itself, gate, save_baseline
+from rft_ilab.pipeline.compare import compare
+from rft_ilab.pipeline.contenders import contenders
 from rft_ilab.policy.local.lazy import LazyPolicy
 from rft_ilab.rollouts import sample_groups
 from rft_ilab.scaleout import ray_cluster, ray_work
@@ -48,6 +50,16 @@ def grade(sample, item):
 """
 
 
+#: of what a tiny model says, half is right
+ODD = {"type": "python"}
+ODD["source"] = """
+def grade(sample, item):
+    if not sample["output_text"]:
+        raise ValueError("empty")
+    return float(sample["output_text"] == item["reference"] or len(sample["output_text"].encode()) % 2)
+"""
+
+
 def pairs(count: int, sleep: float = 0.0) -> list[tuple[Task, Rollout]]:
     made = []
     for i in range(count):
@@ -62,7 +74,12 @@ class HereCluster:
 
     cpus, nodes = 3, 1
 
+    def __init__(self, address: str = "") -> None:
+        self.address = address
+        self.asked: set[str] = set()
+
     def map(self, work: Any, requests: Iterable[dict[str, Any]]) -> Iterator[Any]:
+        self.asked.add(work.__name__)
         for request in requests:
             data = json.dumps({**request, "version": ray_work.__version__}).encode()
             yield ray_cluster._result(work(data))
@@ -120,6 +137,39 @@ def test_a_worker_with_another_version_or_another_model_is_refused(here: Any, mo
     policy.directory = tmp_path / "nowhere"
     with pytest.raises(PolicyError, match="no such directory"):
         list(policy.sample(PROMPTS[:1], 1, WARM))
+
+
+def test_whatever_measures_a_model_can_do_it_on_a_cluster(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """``--aa``, ``rft baseline save`` and ``rft compare``: the same results, made elsewhere."""
+    write_skill(tmp_path / "taxonomy", "area/target", grader=ODD)
+    (tmp_path / "taxonomy/rft.toml").write_text('[skills."area/target"]\ntier = "target"\nmax_tokens = 4\n')
+    tuned, quiet = make_tiny_model(tmp_path / "tuned", seed=1), Console(quiet=True)
+    connected: list[HereCluster] = []
+
+    def connect(address: str) -> HereCluster:
+        connected.append(HereCluster(address))
+        return connected[-1]
+
+    monkeypatch.setattr(ray_cluster, "RayCluster", connect)
+    found: list[list[Any]] = []
+    for address in ("", "there:1"):
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / f"cache-{address}"))
+        request = Request(
+            taxonomy=tmp_path / "taxonomy", run=tmp_path / "run", settings=load_settings(tmp_path / "taxonomy"),
+            model=model, ray=address,
+        )  # fmt: skip
+        Run.create(request.run, {"identity": {}, "model": str(model)})
+        found.append(
+            [
+                against_itself(request, None, 2, console=quiet),
+                save_baseline(request, "b", console=quiet).read_text(),
+                compare(request, contenders([str(model), str(tuned)], tmp_path), console=quiet),
+            ]
+        )
+    assert found[0] == found[1]
+    assert [cluster.asked for cluster in connected] == [{"grade", "sample"}] * 3
 
 
 def test_an_error_keeps_its_class(here: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -208,12 +258,7 @@ def test_the_gate_says_the_same_on_a_cluster(
     cluster: Any, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Answers, grades and verdict: ``verdict.json`` is the same file."""
-    odd = {"type": "python"}
-    odd["source"] = (
-        "def grade(sample, item):\n    if not sample['output_text']:\n        raise ValueError('empty')\n"
-        "    return float(sample['output_text'] == item['reference'] or len(sample['output_text'].encode()) % 2)\n"
-    )
-    write_skill(tmp_path / "taxonomy", "area/target", grader=odd)
+    write_skill(tmp_path / "taxonomy", "area/target", grader=ODD)
     write_skill(tmp_path / "taxonomy", "area/watched", grader=LABEL_GRADER)
     (tmp_path / "taxonomy/rft.toml").write_text('[skills."area/target"]\ntier = "target"\n')
     tuned = make_tiny_model(tmp_path / "tuned", seed=1)
