@@ -184,7 +184,7 @@ class Workspace:
         settings = dataclasses.asdict(self.settings)
         identity = {
             "model": directory_digest(self.model_directory),
-            "endpoint": " ".join(filter(None, (self.request.endpoint, self.request.endpoint_model))),
+            "endpoint": self._who_sampled(),
             "targets": [e.skill.name for e in self.targets],
             "data": settings["data"],
             # How often a run is saved changes nothing in it.
@@ -206,6 +206,15 @@ class Workspace:
             "seed": self.settings.train.seed,
         }
         return Run.create(self.request.run, manifest)
+
+    def _who_sampled(self) -> str:
+        """The server of the verified data, as a run's identity has it. Where these are done nobody need name it again:
+        another command, or another engine, goes on with them."""
+        asked = " ".join(filter(None, (self.request.endpoint, self.request.endpoint_model)))
+        if asked or not (self.request.run / "manifest.json").exists():
+            return asked
+        run = Run.open(self.request.run)
+        return str(run.manifest.get("identity", {}).get("endpoint", "")) if run.done("data") else ""
 
     def open_run(self) -> Run:
         return Run.open(self.request.run)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import signal
 import subprocess
 import sys
@@ -18,7 +19,8 @@ from click.testing import CliRunner, Result
 from rft_ilab.cli.run import run
 from rft_ilab.cli.train import rft
 from rft_ilab.config import load_settings
-from rft_ilab.pipeline.request import environments_of
+from rft_ilab.errors import RunError
+from rft_ilab.pipeline.request import Request, Workspace, environments_of
 from rft_ilab.policy.local.identity import directory_digest
 from rft_ilab.scaleout.openinstruct import checkpoint, graders
 from rft_ilab.scaleout.openinstruct.dataset import tasks_of, write_dataset
@@ -97,6 +99,19 @@ def test_of_verified_data_the_tasks_with_signal_are_trained(place: Path) -> None
     result = invoke(command(place, "--dry-run", "--steps", "7", "--group-size", "3", "--learning-rate", "2e-6"))
     for part in ("--total_episodes 84", "--num_samples_per_prompt_rollout 3", "--learning_rate 2e-06"):
         assert part in result.output, part
+
+
+def test_data_that_a_server_sampled_need_not_name_it_again(place: Path) -> None:
+    taxonomy = place / "taxonomy"
+    asked = Request(taxonomy=taxonomy, run=place / "run", settings=load_settings(taxonomy), model=place / "model")
+    served = dataclasses.replace(asked, endpoint="http://h/v1", endpoint_model="m")
+    with Workspace(served).start_run().stage("data") as facts:
+        with pytest.raises(RunError, match=r"started with other settings \(endpoint\)"):
+            Workspace(asked).start_run()
+        facts["kept"] = 1
+    assert Workspace(asked).start_run().done("data")
+    with pytest.raises(RunError, match=r"started with other settings \(endpoint\)"):
+        Workspace(dataclasses.replace(asked, endpoint="http://other/v1")).start_run()
 
 
 def test_the_whole_chain_ends_in_a_verdict_and_a_report(place: Path) -> None:
