@@ -34,11 +34,12 @@ from tests.tiny_model import make_tiny_model
 from tests.unit.taxonomies import write_skill
 
 MISSING = [name for name in (CHECKOUT, PYTHON) if not os.environ.get(name)]
+TIMEOUT_S = 1200
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.timeout(2 * TIMEOUT_S),
     pytest.mark.skipif(bool(MISSING), reason=f"no Open-Instruct to try: {' and '.join(MISSING)} not set"),
 ]
-TIMEOUT_S = 1200
 
 
 @pytest.fixture(scope="module")
@@ -151,7 +152,14 @@ def test_the_cluster_is_asked_and_found_too_small(site: Site, head: str) -> None
 
 @pytest.mark.parametrize(
     ("learners", "engines", "tensor_parallel", "shared"),
-    [((1,), 1, 1, True), ((4,), 4, 1, False), ((8, 8), 8, 1, False), ((8,) * 5, 24, 1, False), ((8, 8), 4, 2, False)],
+    [
+        ((1,), 1, 1, True),
+        ((4,), 4, 1, False),
+        ((5,), 3, 1, False),
+        ((8, 8), 8, 1, False),
+        ((8,) * 5, 24, 1, False),
+        ((8, 8), 4, 2, False),
+    ],
 )
 def test_ray_needs_what_it_computes_itself(
     site: Site, learners: tuple[int, ...], engines: int, tensor_parallel: int, shared: bool
