@@ -24,6 +24,8 @@ from rft_ilab.pipeline.request import Request, Workspace, environments_of
 from rft_ilab.policy.local.identity import directory_digest
 from rft_ilab.scaleout.openinstruct import checkpoint, graders
 from rft_ilab.scaleout.openinstruct.dataset import tasks_of, write_dataset
+from rft_ilab.scaleout.openinstruct.launch import Place
+from rft_ilab.scaleout.openinstruct.site import Found, Site
 from rft_ilab.skills.tree import find_skills
 from rft_ilab.store import read_json, read_jsonl
 from rft_ilab.types import EXIT_CODE
@@ -131,6 +133,7 @@ def test_the_whole_chain_ends_in_a_verdict_and_a_report(place: Path) -> None:
     assert verdict["candidate"]["id"].split(":")[1].startswith(directory_digest(model)[:12])
     page = (run / "report.html").read_text()
     assert "open-instruct" in page and "--num_samples_per_prompt_rollout 2" in page
+    assert "Grader errors in training" in page and "0, rewarded with their group" in page
     again = invoke(real(place))
     assert again.exit_code == result.exit_code and "trained already" in again.output
 
@@ -149,6 +152,20 @@ def test_a_ray_job_gets_its_token_in_a_file_of_its_own(place: Path) -> None:
     script = place / "run" / "open-instruct" / "code" / "launcher.sh"
     assert script.stat().st_mode & 0o077 == 0 and "RFT_GRADER_TOKEN=" in script.read_text()
     assert "RFT_GRADER_TOKEN=" not in result.output + (place / "run" / "manifest.json").read_text()
+
+
+@pytest.mark.parametrize(("code", "stopped"), [(0, False), (1, True)])
+def test_a_job_that_nobody_follows_any_more_is_stopped(
+    place: Path, code: int, stopped: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[list[str]] = []
+    monkeypatch.setattr("rft_ilab.scaleout.openinstruct.launch.subprocess.run", lambda words, **_: asked.append(words))
+    site = Site(ray_job=True, ray_address="http://h:8265")
+    there = Place(found=Found(checkout=place, python=Path("python"), commit="c"), site=site, code=place)
+    process = subprocess.Popen([sys.executable, "-c", f"raise SystemExit({code})"])
+    process.wait()
+    there.stop(process, "job-1")
+    assert [words[-4:] for words in asked] == ([["stop", "--address", "http://h:8265", "job-1"]] if stopped else [])
 
 
 def test_a_failure_is_one_line_and_the_same_command_resumes(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -199,7 +216,11 @@ def test_ctrl_c_stops_it_and_leaves_nothing_running(place: Path, monkeypatch: py
         "rft(sys.argv[1:], obj=types.SimpleNamespace(config=get_default_config(), default_map=None))"
     )
     process = subprocess.Popen(
-        [sys.executable, "-c", program, *real(place)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        [sys.executable, "-c", program, *real(place)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background job ignores it
     )
     log = place / "run" / "open-instruct" / "train.log"
     deadline = time.monotonic() + 240

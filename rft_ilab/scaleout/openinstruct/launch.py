@@ -128,8 +128,9 @@ class Place:
     def stop(
         self, process: subprocess.Popen[bytes], job: str, patience: Sequence[tuple[signal.Signals, float]] = PATIENCE
     ) -> None:
-        """End the process and whatever it started in its session; of a job, the job as well."""
-        if process.poll() is None and self.site.ray_job:
+        """End the process and whatever it started in its session; of a job, the job as well, which goes on where the
+        process that followed it has lost the cluster."""
+        if process.poll() != 0 and self.site.ray_job:
             with contextlib.suppress(subprocess.TimeoutExpired, OSError):
                 subprocess.run(
                     [*self.ray("stop"), job], env=_inherited(), capture_output=True, timeout=120, check=False

@@ -83,6 +83,8 @@ def main() -> None:
         _fail(f"no module {error.name!r}: run this with Open-Instruct's Python, in its checkout ({sys.executable})")
     except RuntimeError as error:
         _fail(str(error))
+    # Ignored where a script started all this in the background; the alarm and Ctrl-C both come as this signal.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     alarmed = threading.Event()
     arguments = (verifier.ALARM, threading.get_ident(), alarmed)
     threading.Thread(target=watch, args=arguments, name="rft-ilab-watch", daemon=True).start()
