@@ -17,7 +17,7 @@ from rft_ilab.grading.sample import shown
 from rft_ilab.skills.reading import read_text
 from rft_ilab.skills.tasks import parse_row
 from rft_ilab.skills.tree import expand, shared_grader
-from rft_ilab.types import Rollout, Task
+from rft_ilab.types import Task
 
 MAX_ALIKE = 5
 MAX_CASES_BYTES = 8 << 20
@@ -50,7 +50,7 @@ def gold(grader: SkillGrader, tasks: Sequence[Numbered], file: Path) -> tuple[li
     """Findings for the tasks whose reference is not accepted, and the other tasks."""
     refused: list[Finding] = []
     accepted: list[Numbered] = []
-    grades = grader.grade([(task, rollout(task, task.reference)) for _, task in tasks])
+    grades = grader.grade_texts([(task, task.reference) for _, task in tasks])
     for (line, task), grade in zip(tasks, grades, strict=True):
         if grade.error is not None:
             message = f"the grader fails on the reference: {grade.error}"
@@ -66,11 +66,6 @@ def gold(grader: SkillGrader, tasks: Sequence[Numbered], file: Path) -> tuple[li
         message = f"{len(rest)} more references are refused, the next one here"
         rest = [dataclasses.replace(rest[0], message=message)]
     return refused[:MAX_ALIKE] + rest, accepted
-
-
-def rollout(task: Task, completion: str) -> Rollout:
-    """A completion that no model made."""
-    return Rollout(task_id=task.id, index=0, policy_id="selftest", completion=completion, stop="eos")
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +125,7 @@ def golden(file: Path, graders: Path) -> Iterator[Finding]:
 
 def broken_cases(grader: SkillGrader, cases: Sequence[GoldenCase], file: Path) -> Iterator[Finding]:
     """Findings for the golden cases that do not hold."""
-    for case, grade in zip(cases, grader.grade([(c.task, rollout(c.task, c.sample)) for c in cases]), strict=True):
+    for case, grade in zip(cases, grader.grade_texts([(c.task, c.sample) for c in cases]), strict=True):
         if grade.score != case.score:
             wanted = "an error" if case.score is None else f"{case.score:g}"
             got = "an error" if grade.score is None else f"{grade.score:g}"
