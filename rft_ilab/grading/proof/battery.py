@@ -52,9 +52,7 @@ def cases_of(tasks: Sequence[Numbered], labels: Sequence[str], count: int) -> li
     ]
 
 
-def _other(
-    references: Sequence[str], words: Sequence[tuple[Sequence[str], frozenset[str]]], index: int
-) -> str | None:
+def _other(references: Sequence[str], words: Sequence[tuple[Sequence[str], frozenset[str]]], index: int) -> str | None:
     """The most unlike of the next references (from the middle on) that differ: a near one may be partly right.
 
     ``words`` are the tokens of the references, in order and as sets.
@@ -85,7 +83,7 @@ def probes_of(form: bool) -> tuple[Probe, ...]:
 def fire(
     grader: SkillGrader, probes: Sequence[Probe], cases: Sequence[Case], waived: Mapping[str, str], effort: Effort
 ) -> Fired:
-    """Grade the texts of every probe that is not waived."""
+    """Grade the texts of every probe that is not waived. Raises NoAnswer."""
     shots: dict[str, list[Shot]] = {probe.name: [] for probe in probes if probe.name not in waived}
     seconds = 0.0
     for slow in (False, True):
@@ -97,7 +95,7 @@ def fire(
             for text in probe.texts(case)
         ]
         started = time.perf_counter()
-        graded = shoot(grader, [(case, text) for _, case, text in planned])
+        graded = shoot(grader, [(case, text) for _, case, text in planned], slow=slow)
         seconds = time.perf_counter() - started
         for (name, _, _), shot in zip(planned, graded, strict=True):
             shots[name].append(shot)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, TypeVar
 
 from rft_ilab.grading.engine import SkillGrader
-from rft_ilab.grading.proof.golden import Finding
+from rft_ilab.grading.proof.golden import Finding, patiently
 from rft_ilab.grading.proof.hostile import Case
 from rft_ilab.types import Grade
 
@@ -71,7 +71,11 @@ def spread(items: Sequence[T], count: int) -> list[T]:
     return [items[i * len(items) // count] for i in range(count)]
 
 
-def shoot(grader: SkillGrader, pairs: Sequence[tuple[Case, str]]) -> list[Shot]:
-    """All texts in one call of the grader: a Python grader starts one process for every 64 pairs of a call."""
-    grades = grader.grade_texts([(case.task, text) for case, text in pairs])
+def shoot(grader: SkillGrader, pairs: Sequence[tuple[Case, str]], *, slow: bool = False) -> list[Shot]:
+    """As many texts as possible in one call of the grader: a Python grader starts a process for every 64 of them.
+
+    Raises NoAnswer where it gives no score any more, unless the texts are meant to be ``slow``.
+    """
+    texts = [(case.task, text) for case, text in pairs]
+    grades = grader.grade_texts(texts) if slow else patiently(grader, texts)
     return [Shot(case, text, grade) for (case, text), grade in zip(pairs, grades, strict=True)]
