@@ -89,8 +89,9 @@ def inspect(proposal: Proposal, head: Head, settings: Settings, screen: Screen) 
         (remote if asks and _own_grader(proposal, head, name, changes.graders) else names).append(name)
         untried |= {name} if asks else set()
     findings += [_remote(proposal, name) for name in remote]
-    # A shared grader that nothing uses is not run: it may ask a server.
-    lint = lint_taxonomy(head.taxonomy, settings, names, style=True, workers=workers()) if names else []
+    # A shared grader that nothing uses is not run: it may ask a server. Where a skill is gone, its table may be left.
+    wanted = names or "deleted" in proposal.skills.values()
+    lint = lint_taxonomy(head.taxonomy, settings, names, style=True, workers=workers()) if wanted else []
     notes = [_note(finding, head) for finding in lint]
     errors = [note for note in notes if note.severity == "error"]
     broken = {name for name in names if any(_of(note, proposal, name) for note in errors)}
