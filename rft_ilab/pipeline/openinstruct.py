@@ -25,9 +25,10 @@ from typing import Any
 from rich.console import Console
 
 from rft_ilab.errors import RunError
+from rft_ilab.pipeline.data import training_targets
+from rft_ilab.pipeline.engine import OPEN_INSTRUCT, refuse_other_engine
 from rft_ilab.pipeline.request import Request, Workspace
 from rft_ilab.pipeline.screen import Screen
-from rft_ilab.pipeline.stages import ENGINE, refuse_other_engine, training_targets
 from rft_ilab.pipeline.tracking import check_trackers, tracking
 from rft_ilab.policy.local.lengths import chat_counter
 from rft_ilab.scaleout.openinstruct import checkpoint, dataset
@@ -121,7 +122,7 @@ def train_open_instruct(request: Request, *, console: Console) -> Path:
         )
     write_atomic(run.path(FOLDER, "plan.txt"), "\n".join(said) + "\n")
     run.manifest["engine"] = {
-        "name": ENGINE,
+        "name": OPEN_INSTRUCT,
         "asked": asked,
         "commit": found.commit,
         "checkout": str(found.checkout),
@@ -157,7 +158,7 @@ class _Training:
             )
         checkpoint.adopt(finished, self.space.model_directory, self.run.path("model"))
         self.screen.say(f"model: {finished.name} of Open-Instruct is {self.run.path('model')}")
-        return {"engine": ENGINE, "finished": finished.name, "steps": self.prepared.plan.settings.steps}
+        return {"engine": OPEN_INSTRUCT, "finished": finished.name, "steps": self.prepared.plan.settings.steps}
 
     @contextlib.contextmanager
     def _graders(self) -> Iterator[Graders]:

@@ -13,7 +13,7 @@ from click.testing import CliRunner, Result
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from rft_ilab.cli import import_ as command
+from rft_ilab.cli import import_options
 from rft_ilab.cli.export import export
 from rft_ilab.cli.import_ import import_
 from rft_ilab.config import Settings
@@ -465,7 +465,7 @@ def test_a_chosen_kind_is_held_to(place: Path) -> None:
 def test_which_grader_is_proposed(references: list[str], kind: str | None) -> None:
     found = propose(references, "name")
     assert (found.kind if found else None) == kind
-    assert tuple(proposing.KINDS) == command.KINDS
+    assert tuple(proposing.KINDS) == import_options.KINDS
 
 
 CAPITALS = "".join(
