@@ -39,7 +39,7 @@ def bring(
 
 def contributor(taxonomy: Path) -> str:
     """git's user.name, else the name of who is logged in."""
-    from rft_ilab.skills.tree import git
+    from rft_ilab.skills.gitobjects import git
 
     try:
         return git(taxonomy, "config", "user.name") or getpass.getuser()
