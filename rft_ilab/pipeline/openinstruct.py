@@ -37,10 +37,10 @@ from rft_ilab.scaleout.openinstruct.flags import EXPERIMENT, flags_of
 from rft_ilab.scaleout.openinstruct.follow import Log
 from rft_ilab.scaleout.openinstruct.graders import TOKEN, Graders, healthy, served
 from rft_ilab.scaleout.openinstruct.launch import SHOWN_LINES, Place, failure, lines_of, shown_environment
+from rft_ilab.scaleout.openinstruct.model_shape import read_shape
 from rft_ilab.scaleout.openinstruct.plan import Plan, make_plan
-from rft_ilab.scaleout.openinstruct.shape import read_shape
+from rft_ilab.scaleout.openinstruct.plan_text import plan_lines
 from rft_ilab.scaleout.openinstruct.site import KNOWN_COMMIT, Found, Site, find, local_cpus, local_gpus
-from rft_ilab.scaleout.openinstruct.words import plan_lines
 from rft_ilab.store import Run, append_jsonl, write_atomic
 from rft_ilab.synth.exports import ExportTask
 
@@ -102,7 +102,7 @@ def train_open_instruct(request: Request, *, console: Console) -> Path:
     gpus = site.gpus or local_gpus()
     cluster = None
     if site.ray_address:
-        cluster = judge_cluster(place.ask("oncluster.py", [], place.cluster_environment(), ASK_S))
+        cluster = judge_cluster(place.ask("cluster_probe.py", [], place.cluster_environment(), ASK_S))
         screen.say(cluster.line)
         gpus = site.gpus or cluster.gpus_a_node
     prepared = _prepare(space, run, site, gpus)
