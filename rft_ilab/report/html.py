@@ -19,8 +19,9 @@ from rft_ilab.report.charts import (
     interval_scale,
     percent_axis,
 )
-from rft_ilab.report.data import Change, ClassResult, Flip, GateResult, RunReport, Ungraded
+from rft_ilab.report.data import RunReport
 from rft_ilab.report.flips import worst_group_first
+from rft_ilab.report.gate_data import Change, ClassResult, Flip, GateResult, Ungraded
 from rft_ilab.report.page import LONG, asset, clip, content_policy, environment
 from rft_ilab.report.passes import pass_rows
 from rft_ilab.report.svg import Scale

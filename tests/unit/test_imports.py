@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from rft_ilab.scaleout.openinstruct.launch import SHIPPED
+
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "rft_ilab"
 
@@ -125,8 +127,7 @@ def test_no_two_modules_need_each_other():
 
 def test_what_is_copied_to_another_trainer_does_not_need_this_package():
     scaleout = PACKAGE / "scaleout"
-    copied = ("launcher", "verifier", "grader_client", "preflight", "cluster_probe")
-    for path in (*scaleout.glob("kit/*.py"), *(scaleout / "openinstruct" / f"{name}.py" for name in copied)):
+    for path in (*scaleout.glob("kit/*.py"), *(scaleout / "openinstruct" / name for name in SHIPPED)):
         for line, name in imported(path):
             assert part_of(name) is None, f"{path}:{line}: {name} is not there where this file runs"
 

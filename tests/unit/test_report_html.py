@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 
 from rft_ilab.report.charts import Series, line_chart, share_bar, thin
-from rft_ilab.report.data import Flip
 from rft_ilab.report.frontier import chosen_sentence
+from rft_ilab.report.gate_data import Flip
 from rft_ilab.report.html import render_html, shown_flips, write_html
 from rft_ilab.report.load import load_run
 from rft_ilab.report.markdown import markdown_summary
