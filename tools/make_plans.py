@@ -12,9 +12,9 @@ from pathlib import Path
 
 from rft_ilab.config import OpenInstructSettings
 from rft_ilab.scaleout.openinstruct.flags import flags_of
+from rft_ilab.scaleout.openinstruct.model_shape import Shape
 from rft_ilab.scaleout.openinstruct.plan import Data, make_plan
-from rft_ilab.scaleout.openinstruct.shape import Shape
-from rft_ilab.scaleout.openinstruct.words import plan_lines
+from rft_ilab.scaleout.openinstruct.plan_text import plan_lines
 
 TARGET = Path(__file__).resolve().parents[1] / "docs" / "open-instruct.md"
 #: from its config.json

@@ -58,8 +58,7 @@ def save(
 
     if model and run_name:
         raise click.UsageError("--model and --run exclude each other")
-    if no_target and targets:
-        raise click.UsageError("--target and --no-target exclude each other")
+    options.refuse_both_targets(targets, no_target)
     if run_name:
         model = run_model(Run.open(options.existing_run(run_name)))
     request = options.request_for(

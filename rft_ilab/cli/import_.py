@@ -2,69 +2,30 @@
 
 from __future__ import annotations
 
-import getpass
-from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 import click
 
 from rft_ilab.cli import options
-from rft_ilab.cli.failures import EXIT_ERROR, handled
+from rft_ilab.cli.drafts import bring, contributor
+from rft_ilab.cli.failures import handled
+from rft_ilab.cli.import_open_instruct import open_instruct
+from rft_ilab.cli.import_options import (
+    SOURCE,
+    check_delimiter,
+    common_options,
+    created_by_option,
+    dry_run_option,
+    force_option,
+    grader_option,
+    licence_option,
+    to_option,
+    waivers_option,
+)
 
 if TYPE_CHECKING:
-    from rft_ilab.pipeline.importing import Imported
-    from rft_ilab.skills.importing.draft import Draft, ImportRefused
-
-SOURCE = click.Path(path_type=Path, exists=True, dir_okay=False)
-to_option = click.option(
-    "--to", "name", metavar="SKILL", required=True, help="Skill to write, e.g. healthcare/refill_dose."
-)
-created_by_option = click.option(
-    "--created-by", metavar="NAME", help="Who contributes the skill. [default: git's user.name]"
-)
-licence_option = click.option(
-    "--license", "licence", metavar="NAME", default="not stated", show_default=True, help="Licence of the data."
-)
-force_option = click.option("--force", is_flag=True, help="Replace the files of a skill that is there.")
-dry_run_option = click.option("--dry-run", is_flag=True, help="Check everything and write nothing.")
-waivers_option = click.option(
-    "--waivers",
-    type=SOURCE,
-    help="File that says why a try to cheat the grader does not apply; becomes grader.waivers.json.",
-)
-common_options: Callable[[options.F], options.F] = options.stacked(
-    click.option("--limit", type=click.IntRange(min=1), metavar="ROWS", help="Take only the first rows of each file."),
-    created_by_option,
-    licence_option,
-    waivers_option,
-    force_option,
-    dry_run_option,
-)
-KINDS = ("date", "number", "json", "label", "text", "exact")
-
-
-def check_grader(ctx: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
-    """A kind of grader or a file. Raises BadParameter."""
-    if value and value not in KINDS and not Path(value).is_file():
-        raise click.BadParameter(f"{value!r} is neither a file nor one of {', '.join(KINDS)}")
-    return value
-
-
-def check_delimiter(ctx: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
-    """One character that can stand between cells. Raises BadParameter."""
-    value = {"tab": "\t", "\\t": "\t"}.get(value or "", value)
-    if value is not None and (len(value) != 1 or value in '"\r\n\0'):
-        raise click.BadParameter(f"{value!r} is no single character that can stand between cells")
-    return value
-
-
-grader_option = click.option(
-    "--grader",
-    metavar="KIND|FILE",
-    callback=check_grader,
-    help=f"Grader: {', '.join(KINDS)}, or a file with a grader. [default: the kind that fits the answers]",
-)
+    from rft_ilab.skills.importing.draft import Draft
 
 
 @click.group("import")
@@ -74,6 +35,9 @@ def import_() -> None:
     The skill is written only if `ilab taxonomy lint` has no error to tell of it; what is wrong is printed as
     `file:line: error: ...` with the lines of the source. Nothing is replaced without --force.
     """
+
+
+import_.add_command(open_instruct)
 
 
 @import_.command()
@@ -221,68 +185,3 @@ def qna(
         )  # fmt: skip
 
     bring(taxonomy_path, name, draft, FILES if qna_file else (GRADER, TASKS), waivers, force, dry_run)
-
-
-def bring(
-    taxonomy: Path, name: str, draft: Callable[[], Draft], files: Sequence[str], waivers: Path | None, force: bool,
-    dry_run: bool,
-) -> None:  # fmt: skip
-    """Make the draft, prove and write it, and say so; or say what is to be repaired and leave with exit code 2.
-
-    ``files`` must not be there without ``force``, which is found out before anything is read.
-    """
-    from rft_ilab.pipeline.importing import bring_in
-    from rft_ilab.skills.importing.draft import ImportRefused
-    from rft_ilab.skills.leaf import free_place
-
-    free_place(taxonomy, name, files, force=force)
-    try:
-        made = draft()
-        made.waivers = waivers
-        told(bring_in(taxonomy, name, made, force=force, dry_run=dry_run), name, dry_run)
-    except ImportRefused as refused:
-        refuse(refused)
-
-
-def contributor(taxonomy: Path) -> str:
-    """git's user.name, else the name of who is logged in."""
-    from rft_ilab.skills.tree import git
-
-    try:
-        return git(taxonomy, "config", "user.name") or getpass.getuser()
-    except (OSError, KeyError):
-        return "unknown"
-
-
-def told(imported: Imported, name: str, dry_run: bool) -> None:
-    """Say what was written and decided on stdout, and lint's warnings on stderr."""
-    parts = ", ".join(f"{imported.splits.get(split, 0)} {split}" for split in ("train", "val", "test"))
-    done = "would write" if dry_run else "wrote"
-    click.echo(f"{done} {imported.leaf}: {imported.tasks} tasks ({parts}), {imported.seeds} seed examples")
-    lines([f"  {note}" for note in imported.notes], err=False)
-    lines([str(finding) for finding in imported.warnings])
-    if not dry_run:
-        click.echo(f"next: ilab taxonomy lint --skill {name}")
-
-
-def refuse(refused: ImportRefused) -> NoReturn:
-    """Print every problem with its file and line, and leave with exit code 2."""
-    from rft_ilab.grading.proof.golden import Finding
-
-    lines([str(Finding.of(problem, Path("."))) for problem in refused.problems])
-    count = len(refused.problems)
-    click.echo(f"{count} error{'s' * (count != 1)}; nothing was written", err=True)
-    raise click.exceptions.Exit(EXIT_ERROR)
-
-
-def lines(texts: Sequence[str], err: bool = True) -> None:
-    """Print texts that quote foreign files: one line each, without what a terminal would obey."""
-    from rft_ilab.report.wording import visible
-
-    for text in texts:
-        click.echo(" ".join(visible(text).splitlines()), err=err)
-
-
-from rft_ilab.cli.import_open_instruct import open_instruct  # noqa: E402 - it needs what stands above
-
-import_.add_command(open_instruct)

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 import click
 
 from rft_ilab.cli import options
+from rft_ilab.cli.drafts import bring, contributor, lines, refuse
 from rft_ilab.cli.failures import fail, handled
-from rft_ilab.cli.import_ import bring, common_options, contributor, lines, refuse
+from rft_ilab.cli.import_options import common_options
 
 if TYPE_CHECKING:
     from rft_ilab.pipeline.importing_open_instruct import Kind

@@ -58,8 +58,9 @@ def lint(
     from rft_ilab.grading.proof.lint import lint_taxonomy, shared_files
     from rft_ilab.report.findings import render
     from rft_ilab.report.wording import count
+    from rft_ilab.skills.gitobjects import git
     from rft_ilab.skills.restyle import repair, untidy_files
-    from rft_ilab.skills.tree import git, leaf_names
+    from rft_ilab.skills.tree import leaf_names
 
     if ref is not None and skills:
         raise click.UsageError("--changed and --skill exclude each other")

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from rft_ilab.cli import options
+from rft_ilab.cli.drafts import contributor, lines, refuse
 from rft_ilab.cli.failures import handled
-from rft_ilab.cli.import_ import contributor, lines, refuse
 from rft_ilab.errors import SkillError
 
 if TYPE_CHECKING:

@@ -120,6 +120,14 @@ no_target_option = click.option("--no-target", is_flag=True, help="No skill is t
 seed_option = click.option("--seed", type=click.IntRange(min=0), help="Seed of sampling and training.")
 tasks_option = click.option("--tasks", type=click.IntRange(min=1), help="Training tasks to sample answers for.")
 samples_option = click.option("--samples", type=click.IntRange(min=1), help="Answers sampled for each task.")
+judged_options = stacked(
+    judged_target_option,
+    no_target_option,
+    samples_option,
+    suite_option,
+    lm_eval_include_option,
+    ray_option,
+)
 training_options = stacked(
     seed_option,
     click.option("--steps", type=click.IntRange(min=1), help="GRPO steps."),
@@ -176,6 +184,12 @@ start_options = stacked(
     control_option,
     ray_option,
 )
+
+
+def refuse_both_targets(targets: tuple[str, ...], no_target: bool) -> None:
+    """Raises UsageError if skills are to be better and none is."""
+    if no_target and targets:
+        raise click.UsageError("--target and --no-target exclude each other")
 
 
 def runs_directory() -> Path:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from rft_ilab.cli.import_ import contributor
+from rft_ilab.cli.drafts import contributor
 from rft_ilab.store import user_directory, write_json
 
 if TYPE_CHECKING:

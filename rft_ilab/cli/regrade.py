@@ -32,12 +32,7 @@ if TYPE_CHECKING:
     type=click.Path(path_type=Path),
     help="Model directory that it was compared with. [default: that of the last verdict]",
 )
-@options.judged_target_option
-@options.no_target_option
-@options.samples_option
-@options.suite_option
-@options.lm_eval_include_option
-@options.ray_option
+@options.judged_options
 @click.option(
     "--examples", type=click.IntRange(min=0), default=3, show_default=True, help="Changed grades to show of a skill."
 )
@@ -69,8 +64,7 @@ def regrade(
     from rft_ilab.pipeline.question import last_question, refuse_other_kinds, same_again
     from rft_ilab.pipeline.regrade import regrade as regraded
 
-    if no_target and targets:
-        raise click.UsageError("--target and --no-target exclude each other")
+    options.refuse_both_targets(targets, no_target)
     run = options.existing_run(run_name)
     request = options.request_for(
         taxonomy_path,

@@ -52,12 +52,7 @@ BATCH = 32
     help="Git revision whose graders, test tasks, settings and baselines judge, e.g. origin/main. "
     "[default: the files as they are]",
 )
-@options.judged_target_option
-@options.no_target_option
-@options.samples_option
-@options.suite_option
-@options.lm_eval_include_option
-@options.ray_option
+@options.judged_options
 @click.option(
     "--until-decided",
     "method",
@@ -120,8 +115,7 @@ def regress(
         raise click.UsageError("--aa judges whole suites; it does not go with --until-decided")
     if repeats and (history or any(outputs.values())):
         raise click.UsageError("--aa gives no verdict: nothing for --history, --junit, --markdown or --output-dir")
-    if no_target and targets:
-        raise click.UsageError("--target and --no-target exclude each other")
+    options.refuse_both_targets(targets, no_target)
     Outputs(**outputs).clear()
     with _judging(taxonomy_path, base) as judges:
         taxonomy = judges.taxonomy if judges else taxonomy_path

@@ -73,6 +73,14 @@ def data_stage(space: Workspace, run: Run, out: Screen) -> Path:
     return path
 
 
+def training_targets(space: Workspace, run: Run) -> list[Environment]:
+    """The targets with the tasks that the data stage let through, authored ones and others."""
+    return [
+        Environment.of(e.skill, [*clean_tasks(space, e), *further_tasks(run, e)], e.grader, e.settings)
+        for e in space.targets
+    ]
+
+
 def further_tasks(run: Run, environment: Environment) -> list[Task]:
     """Tasks that the data stage kept beside the authored ones. Raises SkillError if the skill has changed since."""
     rows = read_jsonl(run.path("data", "tasks.jsonl"))

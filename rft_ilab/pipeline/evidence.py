@@ -11,7 +11,7 @@ from pathlib import Path
 
 from rft_ilab.errors import RftError, RunError
 from rft_ilab.pipeline.explain import prompt_label
-from rft_ilab.report.data import GateResult, TargetResult, WatchedResult
+from rft_ilab.report.gate_data import GateResult, TargetResult, WatchedResult
 from rft_ilab.results import Result, read_results
 
 MOST_BYTES = 1 << 30

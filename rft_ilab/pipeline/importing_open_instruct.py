@@ -9,8 +9,8 @@ from typing import Any
 
 from rft_ilab.errors import SkillError
 from rft_ilab.pipeline.importing import description_of, load_grader
-from rft_ilab.scaleout.openinstruct.mapping import Mapped, combined
 from rft_ilab.scaleout.openinstruct.rlvr import RlvrRow, read_rlvr, rlvr_files
+from rft_ilab.scaleout.openinstruct.verifier_graders import Mapped, combined
 from rft_ilab.skills.importing.draft import (
     Draft,
     ImportRefused,

@@ -25,9 +25,10 @@ from typing import Any
 from rich.console import Console
 
 from rft_ilab.errors import RunError
+from rft_ilab.pipeline.data import training_targets
+from rft_ilab.pipeline.engine import OPEN_INSTRUCT, refuse_other_engine
 from rft_ilab.pipeline.request import Request, Workspace
 from rft_ilab.pipeline.screen import Screen
-from rft_ilab.pipeline.stages import ENGINE, refuse_other_engine, training_targets
 from rft_ilab.pipeline.tracking import check_trackers, tracking
 from rft_ilab.policy.local.lengths import chat_counter
 from rft_ilab.scaleout.openinstruct import checkpoint, dataset
@@ -36,10 +37,10 @@ from rft_ilab.scaleout.openinstruct.flags import EXPERIMENT, flags_of
 from rft_ilab.scaleout.openinstruct.follow import Log
 from rft_ilab.scaleout.openinstruct.graders import TOKEN, Graders, healthy, served
 from rft_ilab.scaleout.openinstruct.launch import SHOWN_LINES, Place, failure, lines_of, shown_environment
+from rft_ilab.scaleout.openinstruct.model_shape import read_shape
 from rft_ilab.scaleout.openinstruct.plan import Plan, make_plan
-from rft_ilab.scaleout.openinstruct.shape import read_shape
+from rft_ilab.scaleout.openinstruct.plan_text import plan_lines
 from rft_ilab.scaleout.openinstruct.site import KNOWN_COMMIT, Found, Site, find, local_cpus, local_gpus
-from rft_ilab.scaleout.openinstruct.words import plan_lines
 from rft_ilab.store import Run, append_jsonl, write_atomic
 from rft_ilab.synth.exports import ExportTask
 
@@ -101,7 +102,7 @@ def train_open_instruct(request: Request, *, console: Console) -> Path:
     gpus = site.gpus or local_gpus()
     cluster = None
     if site.ray_address:
-        cluster = judge_cluster(place.ask("oncluster.py", [], place.cluster_environment(), ASK_S))
+        cluster = judge_cluster(place.ask("cluster_probe.py", [], place.cluster_environment(), ASK_S))
         screen.say(cluster.line)
         gpus = site.gpus or cluster.gpus_a_node
     prepared = _prepare(space, run, site, gpus)
@@ -121,7 +122,7 @@ def train_open_instruct(request: Request, *, console: Console) -> Path:
         )
     write_atomic(run.path(FOLDER, "plan.txt"), "\n".join(said) + "\n")
     run.manifest["engine"] = {
-        "name": ENGINE,
+        "name": OPEN_INSTRUCT,
         "asked": asked,
         "commit": found.commit,
         "checkout": str(found.checkout),
@@ -157,7 +158,7 @@ class _Training:
             )
         checkpoint.adopt(finished, self.space.model_directory, self.run.path("model"))
         self.screen.say(f"model: {finished.name} of Open-Instruct is {self.run.path('model')}")
-        return {"engine": ENGINE, "finished": finished.name, "steps": self.prepared.plan.settings.steps}
+        return {"engine": OPEN_INSTRUCT, "finished": finished.name, "steps": self.prepared.plan.settings.steps}
 
     @contextlib.contextmanager
     def _graders(self) -> Iterator[Graders]:

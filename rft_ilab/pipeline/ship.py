@@ -39,7 +39,8 @@ from rft_ilab.pipeline.request import run_model
 from rft_ilab.pipeline.verify_bundle import verify_bundle
 from rft_ilab.policy.local.identity import answering_files, directory_digest
 from rft_ilab.report.card import Shipment, model_card, not_passed
-from rft_ilab.report.data import GateResult, RunReport
+from rft_ilab.report.data import RunReport
+from rft_ilab.report.gate_data import GateResult
 from rft_ilab.report.html import render_html
 from rft_ilab.report.load import load_run
 from rft_ilab.report.markdown import markdown_summary

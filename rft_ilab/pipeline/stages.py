@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-from rft_ilab.errors import RunError
 from rft_ilab.pipeline import workers
 from rft_ilab.pipeline.cost import minutes, training_positions
-from rft_ilab.pipeline.data import clean_tasks, data_stage, further_tasks
+from rft_ilab.pipeline.data import data_stage, training_targets
+from rft_ilab.pipeline.engine import refuse_other_engine
 from rft_ilab.pipeline.gate import regress
 from rft_ilab.pipeline.request import Request, Workspace
 from rft_ilab.pipeline.screen import Screen
@@ -21,30 +21,6 @@ from rft_ilab.rl.lessons import Lesson
 from rft_ilab.rollouts import Environment
 from rft_ilab.store import Run, read_jsonl
 from rft_ilab.types import Message
-
-ENGINE = "open-instruct"
-
-
-def refuse_other_engine(run: Run, asked: Mapping[str, Any] | None) -> None:
-    """Raises RunError if training was begun on another engine, or on Open-Instruct and ``asked`` for something else.
-
-    ``asked`` is None for the local engine. Verified data serve both, so the run's identity does not name the engine.
-    """
-    fix = "choose another --run name"
-    begun = run.manifest.get("engine")
-    if begun is None:
-        if asked is not None and run.path("rl", "checkpoint").exists():
-            raise RunError("this run was begun on the local engine", where=run.directory, fix=fix)
-        return
-    if asked is None:
-        raise RunError("this run was begun with --engine open-instruct", where=run.directory, fix=fix)
-    before = begun.get("asked", {})
-    if changed := sorted(key for key in {*before, *asked} if before.get(key) != asked.get(key)):
-        raise RunError(
-            f"this run was started with other settings of open_instruct ({', '.join(changed)})",
-            where=run.directory,
-            fix=f"{fix}, or remove the directory",
-        )
 
 
 def verify_data(request: Request, *, console: Console) -> Path:
@@ -142,14 +118,6 @@ def _follow(request: Request, directory: Path) -> None:
         request.control,
     )
     stage.run(space.model_directory, lessons, _margins(space))
-
-
-def training_targets(space: Workspace, run: Run) -> list[Environment]:
-    """With the tasks that the data stage let through."""
-    return [
-        Environment.of(e.skill, [*clean_tasks(space, e), *further_tasks(run, e)], e.grader, e.settings)
-        for e in space.targets
-    ]
 
 
 def _margins(space: Workspace) -> dict[str, float]:

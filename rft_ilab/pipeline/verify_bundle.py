@@ -30,7 +30,7 @@ from rft_ilab.pipeline.bundle import (
 )
 from rft_ilab.pipeline.evidence import contradictions
 from rft_ilab.policy.local.identity import answering_files, digest_of_files, directory_digest
-from rft_ilab.report.data import GateResult
+from rft_ilab.report.gate_data import GateResult
 from rft_ilab.report.verdict import parse_verdict
 
 

@@ -9,7 +9,7 @@ from markupsafe import Markup
 
 from rft_ilab.report import wording
 from rft_ilab.report.charts import AXIS_PX, ROW_PX, polyline
-from rft_ilab.report.data import Interval
+from rft_ilab.report.gate_data import Interval
 from rft_ilab.report.svg import Scale, drawing, tag
 from rft_ilab.types import Outcome
 

@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rft_ilab.report import wording
-from rft_ilab.report.data import GateResult, RunReport, TargetResult, WatchedResult
+from rft_ilab.report.data import RunReport
+from rft_ilab.report.gate_data import GateResult, TargetResult, WatchedResult
 
 MOST_NAMED = 3
 

@@ -10,7 +10,8 @@ import yaml
 
 from rft_ilab.report import wording
 from rft_ilab.report.brief import brief
-from rft_ilab.report.data import GateResult, RunReport
+from rft_ilab.report.data import RunReport
+from rft_ilab.report.gate_data import GateResult
 from rft_ilab.report.markdown import block, escape
 
 

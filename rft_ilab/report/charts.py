@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from rft_ilab.report import wording
-from rft_ilab.report.data import Interval
+from rft_ilab.report.gate_data import Interval
 from rft_ilab.report.svg import Scale, drawing, round_scale, tag
 
 ROW_PX = 30

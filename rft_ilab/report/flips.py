@@ -12,7 +12,7 @@ from rich.text import Text
 
 from rft_ilab.regress.flips import explain_command
 from rft_ilab.report import wording
-from rft_ilab.report.data import Flip, GateResult
+from rft_ilab.report.gate_data import Flip, GateResult
 
 
 def worst_group_first(flips: Sequence[Flip]) -> list[Flip]:

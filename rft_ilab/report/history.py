@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from rft_ilab.errors import RunError
-from rft_ilab.report.data import Interval
 from rft_ilab.report.fields import Fields
+from rft_ilab.report.gate_data import Interval
 from rft_ilab.store import read_jsonl
 from rft_ilab.types import Outcome, Tier
 

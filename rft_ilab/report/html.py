@@ -1,23 +1,13 @@
-"""The report as one self-contained HTML file: no script but its own, no request to anywhere.
-
-Everything that a model or a skill wrote is hostile. Three layers keep it harmless: jinja2 escapes
-every value, ``finalize`` names control and bidi characters instead of emitting them, and the
-content security policy allows nothing but this file's own style and script, by hash.
-"""
+"""The report as one self-contained HTML file: no script but its own, no request to anywhere."""
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
-from typing import Any
 
-from jinja2 import Environment, StrictUndefined
-from markupsafe import Markup, escape
+from markupsafe import Markup
 
 from rft_ilab.report import ledger, provenance, training, wording
 from rft_ilab.report.brief import brief
@@ -29,8 +19,10 @@ from rft_ilab.report.charts import (
     interval_scale,
     percent_axis,
 )
-from rft_ilab.report.data import Change, ClassResult, Flip, GateResult, RunReport, Ungraded
+from rft_ilab.report.data import RunReport
 from rft_ilab.report.flips import worst_group_first
+from rft_ilab.report.gate_data import Change, ClassResult, Flip, GateResult, Ungraded
+from rft_ilab.report.page import LONG, asset, clip, content_policy, environment
 from rft_ilab.report.passes import pass_rows
 from rft_ilab.report.svg import Scale
 from rft_ilab.store import write_atomic
@@ -43,7 +35,6 @@ FIRST_FLIPS = 12
 FIRST_SUITES = 8
 MOST_CLASSES = 60
 MOST_ROWS = 200
-LONG, SHORT = 1000, 160
 
 
 def write_html(report: RunReport, path: Path) -> None:
@@ -53,31 +44,17 @@ def write_html(report: RunReport, path: Path) -> None:
 
 def render_html(report: RunReport) -> str:
     """The report as HTML text; the same bytes for the same run."""
-    style, script = Markup(_asset("report.css")), Markup(_asset("report.js"))
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, finalize=_finalize, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters |= {
-        "percent": wording.percent,
-        "seconds": wording.seconds,
-        "memory": wording.memory,
-        "p": wording.p_value,
-        "clip": clip,
-        "points": lambda value: _minus(wording.points(value)),
-        "interval": lambda value: _minus(wording.interval(value)).replace(" ", "\N{NO-BREAK SPACE}"),
-    }
-    environment.globals |= {"wording": wording, "LONG": LONG, "SHORT": SHORT}
-    environment.globals |= {"bars": before_after_bars, "dots": before_after_dots}
-    template = environment.from_string(_asset("report.html"))
+    style, script = Markup(asset("report.css")), Markup(asset("report.js"))
+    pages = environment()
+    pages.globals |= {"bars": before_after_bars, "dots": before_after_dots}
     gate = report.gate
     flip_skills = skills_of(() if gate is None else gate.flips, report.ungraded)
-    return template.render(
+    return pages.get_template("report.html").render(
         report=report,
         gate=gate,
         style=style,
         script=script,
-        policy=f"default-src 'none'; style-src '{_hash(style)}'; script-src '{_hash(script)}'; "
-        "base-uri 'none'; form-action 'none'",
+        policy=content_policy(style, script),
         answers=brief(report),
         percent_axis=percent_axis(),
         plots=None if gate is None else _plots(gate),
@@ -94,24 +71,6 @@ def render_html(report: RunReport) -> str:
         most_rows=MOST_ROWS,
         provenance=provenance.rows(report)[:MOST_ROWS],
     )
-
-
-def clip(text: str, limit: int) -> Markup:
-    """Escaped, visible text of at most ``limit`` bytes, with a note of how much is missing.
-
-    >>> clip("<script>", 9)
-    Markup('&lt;scrip<span class="cut"> … 2 more characters</span>')
-    """
-    kept: list[str] = []
-    used = 0
-    for position, character in enumerate(text):
-        piece = str(escape(wording.visible(character)))
-        used += len(piece.encode())
-        if used > limit:
-            rest = wording.count(len(text) - position, "more character")
-            return Markup(f'{"".join(kept)}<span class="cut"> … {rest}</span>')
-        kept.append(piece)
-    return Markup("".join(kept))
 
 
 def largest_classes(classes: Sequence[ClassResult]) -> Sequence[ClassResult]:
@@ -185,19 +144,3 @@ def _row(
     if change.delta is None:
         return Markup("")
     return interval_row(name, change.delta, change.ci, scale, key, margin, style)
-
-
-def _finalize(value: Any) -> Any:
-    return wording.visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
-
-
-def _minus(text: str) -> str:
-    return text.replace("-", "−")
-
-
-def _asset(name: str) -> str:
-    return resources.files("rft_ilab.report").joinpath("assets", name).read_text(encoding="utf-8")
-
-
-def _hash(text: str) -> str:
-    return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from rft_ilab.errors import RunError
-from rft_ilab.report.data import Change, GateResult, RunReport, Selection, TargetResult
+from rft_ilab.report.data import RunReport, Selection
+from rft_ilab.report.gate_data import Change, GateResult, TargetResult
 
 
 def json_summary(report: RunReport) -> dict[str, Any]:

@@ -23,8 +23,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from rft_ilab.report import wording
-from rft_ilab.report.data import Flip, GateResult, RunReport, TargetResult, WatchedResult
+from rft_ilab.report.data import RunReport
 from rft_ilab.report.flips import worst_group_first
+from rft_ilab.report.gate_data import Flip, GateResult, TargetResult, WatchedResult
 from rft_ilab.report.json_report import verdict_of
 from rft_ilab.results import FILE, Result, read_results
 

@@ -16,7 +16,6 @@ from typing import Any
 from rft_ilab.errors import RunError
 from rft_ilab.report.chosen import parse_attribution, parse_selection
 from rft_ilab.report.data import (
-    GateResult,
     Ledger,
     LedgerExample,
     Rollouts,
@@ -26,9 +25,9 @@ from rft_ilab.report.data import (
     Step,
     TrainingAnswer,
     TrainingGroup,
-    Ungraded,
 )
 from rft_ilab.report.fields import Fields, finite_numbers
+from rft_ilab.report.gate_data import GateResult, Ungraded
 from rft_ilab.report.verdict import parse_verdict
 from rft_ilab.report.wording import judged
 from rft_ilab.store import read_json

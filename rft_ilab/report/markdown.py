@@ -15,8 +15,9 @@ from pathlib import Path
 
 from rft_ilab.disk import full_disk_named
 from rft_ilab.report import wording
-from rft_ilab.report.data import Flip, GateResult, RunReport
+from rft_ilab.report.data import RunReport
 from rft_ilab.report.flips import worst_group_first
+from rft_ilab.report.gate_data import Flip, GateResult
 from rft_ilab.report.passes import pass_rows
 
 SUMMARY = "GITHUB_STEP_SUMMARY"  # where GitHub Actions names the file of a job's summary

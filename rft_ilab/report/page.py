@@ -1,7 +1,8 @@
-"""A self-contained page of its own beside a run's report: same style, same defences, no script at all.
+"""What all HTML pages have in common: how templates are rendered, and that nothing in them can be obeyed.
 
-jinja2 escapes every value, ``finalize`` names control and bidi characters instead of emitting them, and the content
-security policy allows nothing but this file's own style, by hash.
+Everything that a model or a skill wrote is hostile. Three layers keep it harmless: jinja2 escapes every value,
+``finalize`` names control and bidi characters instead of emitting them, and the content security policy allows nothing
+but the file's own style and, where a page has one, its own script, by hash.
 """
 
 from __future__ import annotations
@@ -11,36 +12,70 @@ import hashlib
 from importlib import resources
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined
-from markupsafe import Markup
+from jinja2 import Environment, FunctionLoader, StrictUndefined
+from markupsafe import Markup, escape
 
 from rft_ilab.report import wording
-from rft_ilab.report.html import clip
 
-SHORT, LONG = 160, 1000
+LONG, SHORT = 1000, 160
 
 
 def render_page(template: str, **values: Any) -> str:
-    """The asset ``template`` with ``values``; the same bytes for the same values."""
+    """The asset ``template`` with ``values``, without a script; the same bytes for the same values."""
     style = Markup(asset("report.css") + asset("pages.css"))
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, finalize=_finalize, trim_blocks=True, lstrip_blocks=True
+    return environment().get_template(template).render(style=style, policy=content_policy(style), **values)
+
+
+def environment() -> Environment:
+    """Templates are assets by name, and may include others; their filters are the wording of the reports."""
+    made = Environment(
+        loader=FunctionLoader(asset),
+        autoescape=True,
+        undefined=StrictUndefined,
+        finalize=_finalize,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
     )
-    environment.filters |= {
+    made.filters |= {
         "percent": wording.percent,
+        "seconds": wording.seconds,
+        "memory": wording.memory,
         "p": wording.p_value,
         "clip": clip,
         "points": lambda value: _minus(wording.points(value)),
         "interval": lambda value: _minus(wording.interval(value)).replace(" ", "\N{NO-BREAK SPACE}"),
     }
-    environment.globals |= {"wording": wording, "LONG": LONG, "SHORT": SHORT}
-    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
-    policy = f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
-    return environment.from_string(asset(template)).render(style=style, policy=policy, **values)
+    made.globals |= {"wording": wording, "LONG": LONG, "SHORT": SHORT}
+    return made
+
+
+def content_policy(style: str, script: str | None = None) -> str:
+    """The content security policy of a page with this style and this script, and nothing else."""
+    scripts = "" if script is None else f" script-src '{_hash(script)}';"
+    return f"default-src 'none'; style-src '{_hash(style)}';{scripts} base-uri 'none'; form-action 'none'"
 
 
 def asset(name: str) -> str:
-    return resources.files("rft_ilab.report").joinpath("assets", name).read_text(encoding="utf-8")
+    return resources.files("rft_ilab.report").joinpath("assets", *name.split("/")).read_text(encoding="utf-8")
+
+
+def clip(text: str, limit: int) -> Markup:
+    """Escaped, visible text of at most ``limit`` bytes, with a note of how much is missing.
+
+    >>> clip("<script>", 9)
+    Markup('&lt;scrip<span class="cut"> … 2 more characters</span>')
+    """
+    kept: list[str] = []
+    used = 0
+    for position, character in enumerate(text):
+        piece = str(escape(wording.visible(character)))
+        used += len(piece.encode())
+        if used > limit:
+            rest = wording.count(len(text) - position, "more character")
+            return Markup(f'{"".join(kept)}<span class="cut"> … {rest}</span>')
+        kept.append(piece)
+    return Markup("".join(kept))
 
 
 def _finalize(value: Any) -> Any:
@@ -49,3 +84,7 @@ def _finalize(value: Any) -> Any:
 
 def _minus(text: str) -> str:
     return text.replace("-", "−")
+
+
+def _hash(text: str) -> str:
+    return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from rft_ilab.report import wording
-from rft_ilab.report.data import Change, GateResult
+from rft_ilab.report.gate_data import Change, GateResult
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,8 +14,9 @@ from rich.table import Table
 from rich.text import Text
 
 from rft_ilab.report import wording
-from rft_ilab.report.data import GateResult, RunReport
+from rft_ilab.report.data import RunReport
 from rft_ilab.report.frontier import chosen_sentence
+from rft_ilab.report.gate_data import GateResult
 from rft_ilab.report.passes import pass_rows
 
 STYLES = {"PASS": "green", "FAIL": "red", "INCONCLUSIVE": "yellow"}

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from rft_ilab.errors import RunError
-from rft_ilab.report.data import (
+from rft_ilab.report.fields import Fields
+from rft_ilab.report.gate_data import (
     Change,
     ClassResult,
     Flip,
@@ -18,7 +19,6 @@ from rft_ilab.report.data import (
     WatchedResult,
     WorstGroup,
 )
-from rft_ilab.report.fields import Fields
 from rft_ilab.types import Outcome, Tier
 
 

@@ -10,16 +10,8 @@ import re
 import unicodedata
 from collections.abc import Sequence
 
-from rft_ilab.report.data import (
-    Attribution,
-    Change,
-    GateResult,
-    Interval,
-    RunReport,
-    TargetResult,
-    WatchedResult,
-    WorstGroup,
-)
+from rft_ilab.report.data import Attribution, RunReport
+from rft_ilab.report.gate_data import Change, GateResult, Interval, TargetResult, WatchedResult, WorstGroup
 
 OUTCOME_WORDS = {
     "PASS": "The trained skill got better, and no other tested skill got worse than is tolerated.",

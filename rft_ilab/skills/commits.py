@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rft_ilab.skills.tree import git
+from rft_ilab.skills.gitobjects import git
 
 # What decides a verdict; a history or a report that is kept beside it makes no taxonomy dirty.
 PARTS = ("compositional_skills", "graders", "rft.toml")

@@ -95,6 +95,15 @@ def ask(directory: Path, *arguments: str) -> tuple[bytes | None, str]:
     return (None if done.returncode else done.stdout), complaint
 
 
+def git(directory: Path, *arguments: str) -> str:
+    """What git prints there; empty if there is no git, no repository or no answer in time."""
+    try:
+        said, _ = ask(directory, *arguments)
+    except (SkillError, OSError):
+        return ""
+    return (said or b"").decode(errors="replace").strip()
+
+
 def environment() -> Mapping[str, str]:
     kept = {k: v for k, v in os.environ.items() if k not in FOREIGN}
     fixed = {"GIT_NO_REPLACE_OBJECTS": "1", "GIT_LITERAL_PATHSPECS": "1", "GIT_OPTIONAL_LOCKS": "0"}

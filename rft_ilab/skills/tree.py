@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from rft_ilab.config import FILE_NAME, Settings
 from rft_ilab.errors import SkillError
+from rft_ilab.skills.gitobjects import git
 from rft_ilab.skills.reading import has_lone_surrogate, line_of, parse_json, read_text, read_yaml
 from rft_ilab.types import Seed, Skill, digest
 
@@ -228,19 +228,3 @@ def _commit(leaf: Path) -> str:
     if not commit:
         return "unversioned"
     return commit + ("+dirty" if git(leaf, "status", "--porcelain", "--", ".") else "")
-
-
-def git(directory: Path, *arguments: str) -> str:
-    """What git prints there; empty if there is no git, no repository or no answer within 30 seconds."""
-    command = ["git", "-C", str(directory), "-c", "core.fsmonitor=false", *arguments]
-    try:
-        done = subprocess.run(
-            command,
-            capture_output=True,
-            check=False,
-            timeout=30,
-            env={**os.environ, "GIT_OPTIONAL_LOCKS": "0", "LC_ALL": "C"},
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-    return done.stdout.decode(errors="replace").strip() if done.returncode == 0 else ""

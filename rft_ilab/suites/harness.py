@@ -24,7 +24,7 @@ from typing import Any
 from rft_ilab.config import SuiteSettings
 from rft_ilab.errors import SandboxError, SkillError
 from rft_ilab.grading.sample import ascii_safe
-from rft_ilab.suites.loading import SuiteEnvironment, environment_of, selection_order, suite_skill
+from rft_ilab.suites.environment import SuiteEnvironment, environment_of, selection_order, suite_skill
 from rft_ilab.suites.naming import HARNESS, PREFIX
 from rft_ilab.types import Grade, Message, Rollout, Task, digest
 

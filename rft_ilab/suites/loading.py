@@ -1,38 +1,30 @@
-"""A suite as an environment: tasks, all of split test, and the grader; chosen and asked as the settings say."""
+"""A suite by its name: tasks, all of split test, and the grader; chosen as the settings say."""
 
 from __future__ import annotations
 
 import gzip
 import json
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from rft_ilab.config import SkillSettings, SuiteSettings
+from rft_ilab.config import SuiteSettings
 from rft_ilab.errors import SkillError
 from rft_ilab.grading.engine import grader_of
-from rft_ilab.rollouts import Environment
 from rft_ilab.suites.catalog import SUITES, Definition
+from rft_ilab.suites.environment import (
+    DATA,
+    Row,
+    SuiteEnvironment,
+    environment_of,
+    group_of,
+    selection_order,
+    suite_skill,
+)
 from rft_ilab.suites.naming import HARNESS, PREFIX, refuse_unknown
-from rft_ilab.types import Grade, Grader, Message, Policy, Rollout, Skill, Task, digest
+from rft_ilab.types import Grade, Grader, Message, Rollout, Skill, Task, digest
 
-DATA = Path(__file__).parent / "data"
 DEFAULTS = SuiteSettings()
-
-Row = Mapping[str, Any]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SuiteEnvironment(Environment):
-    """``answer_tokens``: about what an answer takes, since references do not tell.
-
-    ``choices`` has, by task id, texts of which the likeliest is the answer; None where answers are written.
-    """
-
-    answer_tokens: int
-    choices: Mapping[str, tuple[str, ...]] | None = None
 
 
 def load_suite(name: str, settings: SuiteSettings = DEFAULTS, include: Path | None = None) -> SuiteEnvironment:
@@ -62,51 +54,6 @@ def load_suite(name: str, settings: SuiteSettings = DEFAULTS, include: Path | No
     )
 
 
-def environment_of(
-    skill: Skill,
-    tasks: Sequence[Task],
-    grader: Grader,
-    settings: SuiteSettings,
-    max_tokens: int,
-    *,
-    answer_tokens: int,
-    demonstrations: int | None = None,
-    choices: Mapping[str, tuple[str, ...]] | None = None,
-) -> SuiteEnvironment:
-    """What the gate measures. ``max_tokens`` is the suite's own, which the settings may replace.
-
-    ``demonstrations`` are in the tasks' messages; None: as many as the settings say.
-    """
-    return SuiteEnvironment(
-        skill=skill,
-        tasks=tuple(tasks),
-        grader=grader,
-        settings=SkillSettings(
-            tier=settings.tier,
-            margin=settings.margin,
-            max_tokens=settings.max_tokens or max_tokens,
-            demonstrations=settings.demonstrations if demonstrations is None else demonstrations,
-        ),
-        classes=None,
-        answer_tokens=min(answer_tokens, settings.max_tokens or max_tokens),
-        choices=choices,
-    )
-
-
-def suite_skill(name: str, grader_digest: str, tier: Any) -> Skill:
-    """A suite's demonstrations stand in its tasks' messages, so it has no seeds."""
-    return Skill(
-        name=PREFIX + name,
-        directory=DATA,
-        description="",
-        seeds=(),
-        grader={},
-        grader_digest=grader_digest,
-        tier=tier,
-        commit="packaged",
-    )
-
-
 def read_rows(name: str) -> list[Row]:
     """All rows of a packaged suite."""
     with gzip.open(DATA / f"{name}.jsonl.gz", "rt", encoding="utf-8", newline="\n") as file:
@@ -117,26 +64,6 @@ def sizes(name: str) -> tuple[int, int]:
     """Rows and groups of a packaged suite."""
     about = json.loads((DATA / "MANIFEST.json").read_text(encoding="utf-8"))[name]
     return about["rows"], about["groups"]
-
-
-def group_of(row: Row) -> str:
-    return str(row.get("group", row["id"]))
-
-
-def selection_order(name: str, rows: Sequence[Row]) -> list[Row]:
-    """All rows such that the first n are a sample of n: by content, spread over groups as they are large.
-
-    Within a group sha256 decides; the groups then take turns, each at even distances over the whole. So a smaller limit
-    tests a part of what a larger one tests, and no other.
-    """
-    keyed: dict[str, list[tuple[str, Row]]] = defaultdict(list)
-    for row in rows:
-        keyed[group_of(row)].append((digest(["suite", name, row["id"], row["prompt"]]), row))
-    placed = []
-    for members in keyed.values():
-        members.sort(key=lambda pair: pair[0])
-        placed += [((rank + 0.5) / len(members), key, row) for rank, (key, row) in enumerate(members)]
-    return [row for _, _, row in sorted(placed, key=lambda each: each[:2])]
 
 
 def _demonstrations(name: str, chosen: Sequence[Row], rest: Sequence[Row], count: int) -> dict[str, tuple[Row, ...]]:
@@ -215,15 +142,3 @@ class ByKind:
         if kind not in self._graders:
             self._graders[kind] = grader_of(self._kinds[kind].grader, self.digest, self._where)
         return self._graders[kind]
-
-
-def answering(policy: Policy, environment: Environment) -> Policy:
-    """Who answers the tasks of an environment: the policy itself, or what chooses by its likelihoods.
-
-    Raises PolicyError if likelihoods are needed of a policy that tells none.
-    """
-    if not isinstance(environment, SuiteEnvironment) or environment.choices is None:
-        return policy
-    from rft_ilab.suites.choosing import Chooser
-
-    return Chooser(policy, environment.choices)

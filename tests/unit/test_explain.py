@@ -25,9 +25,9 @@ from rft_ilab.pipeline import explain as explain_module
 from rft_ilab.pipeline import request as request_module
 from rft_ilab.pipeline.explain import NO_DRAWS, NO_REASON, NO_TASK, REGRADED, explain, recorded_taxonomy
 from rft_ilab.policy.scripted import ScriptedPolicy
-from rft_ilab.report.data import Flip
 from rft_ilab.report.explained import Again, Explanation, Graded, Seen, print_explanation
 from rft_ilab.report.flips import print_flips, worst_group_first
+from rft_ilab.report.gate_data import Flip
 from rft_ilab.report.load import load_gate
 from rft_ilab.results import read_results
 from rft_ilab.store import Run, read_json

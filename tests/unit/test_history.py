@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import multiprocessing
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,11 +22,10 @@ from rft_ilab.report.history_text import decided, print_history, sparkline
 from rft_ilab.skills.commits import head, ranks
 from rft_ilab.store import append_jsonl, read_jsonl
 from rft_ilab.types import Outcome
+from tests.unit.repositories import commit_all
 from tests.unit.test_pipeline import make, on, quiet, right, weak, wrong  # noqa: F401 - a fixture
 from tests.unit.test_report_html import HOSTILE, Page
 from tests.unit.test_report_text import assert_golden
-
-GIT = {"GIT_CONFIG_GLOBAL": "/dev/null", "GIT_CONFIG_SYSTEM": "/dev/null"}
 
 
 def suite(skill: str, after: float, before: float = 0.6, **fields: Any) -> dict[str, Any]:
@@ -170,22 +168,14 @@ def test_git_decides_the_order_and_time_the_rest() -> None:
     assert [e.commit + e.time[9] for e in ordered] == ["a1", "1", "c9", "b2", "b3", "x4"]
 
 
-def test_commits_of_a_taxonomy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in GIT.items():
-        monkeypatch.setenv(name, value)
+def test_commits_of_a_taxonomy(tmp_path: Path) -> None:
     taxonomy = tmp_path / "repository" / "taxonomy"
     (taxonomy / "compositional_skills").mkdir(parents=True)
     assert head(taxonomy) == ("", False) and ranks(taxonomy) == {}
 
-    def git(*arguments: str) -> None:
-        who = ["-c", "user.name=n", "-c", "user.email=e@x"]
-        subprocess.run(["git", "-C", str(taxonomy), *who, *arguments], check=True, capture_output=True)
-
-    git("init", "-q")
     for text in ("one", "two"):
         (taxonomy / "compositional_skills" / "qna.yaml").write_text(text)
-        git("add", ".")
-        git("commit", "-qm", text)
+        commit_all(taxonomy, text)
     commit, dirty = head(taxonomy)
     assert ranks(taxonomy)[commit] == 1 and len(ranks(taxonomy)) == 2 and not dirty
     (taxonomy / "history.jsonl").write_text("{}")

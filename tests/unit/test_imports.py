@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import ast
+import graphlib
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from rft_ilab.scaleout.openinstruct.launch import SHIPPED
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "rft_ilab"
@@ -61,12 +64,17 @@ def module_name(path: Path) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-def imported(path: Path) -> Iterator[tuple[int, str]]:
-    """(line, absolute dotted name) of every import, ``TYPE_CHECKING`` ones included."""
+def imported(path: Path, *, for_types: bool = True) -> Iterator[tuple[int, str]]:
+    """(line, absolute dotted name) of every import, those below ``TYPE_CHECKING`` only with ``for_types``."""
     package = module_name(path).split(".")
     if path.name != "__init__.py":
         package = package[:-1]
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    blocks = (node for node in ast.walk(tree) if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test))
+    left_out = set() if for_types else {id(below) for block in blocks for below in ast.walk(block)}
+    for node in ast.walk(tree):
+        if id(node) in left_out:
+            continue
         if isinstance(node, ast.Import):
             for alias in node.names:
                 yield node.lineno, alias.name
@@ -101,6 +109,27 @@ def test_import_order(path):
             continue
         assert own is not None, f"{path}:{line}: the package itself must import nothing of the project ({name})"
         assert LEVEL[other] < LEVEL[own], f"{path}:{line}: {own} must not import {other}"
+
+
+def test_no_two_modules_need_each_other():
+    """Imports inside functions count: what is only postponed is a circle all the same."""
+    modules = {module_name(path) for path in FILES}
+    needs = {}
+    for path in FILES:
+        names = [name for _, name in imported(path, for_types=False)]
+        own = module_name(path)
+        needs[own] = {name if name in modules else name.rpartition(".")[0] for name in names} & modules - {own}
+    try:
+        graphlib.TopologicalSorter(needs).prepare()
+    except graphlib.CycleError as error:
+        pytest.fail(" needs ".join(reversed(error.args[1])))
+
+
+def test_what_is_copied_to_another_trainer_does_not_need_this_package():
+    scaleout = PACKAGE / "scaleout"
+    for path in (*scaleout.glob("kit/*.py"), *(scaleout / "openinstruct" / name for name in SHIPPED)):
+        for line, name in imported(path):
+            assert part_of(name) is None, f"{path}:{line}: {name} is not there where this file runs"
 
 
 @pytest.mark.parametrize("path", FILES, ids=module_name)

@@ -18,7 +18,7 @@ import pytest
 
 from rft_ilab.grading.engine import grader_of
 from rft_ilab.scaleout.openinstruct.instructions import ifeval_instructions, old_instructions
-from rft_ilab.scaleout.openinstruct.mapping import MAPPED, REFUSED, combined, refusal
+from rft_ilab.scaleout.openinstruct.verifier_graders import MAPPED, REFUSED, combined, refusal
 from tests.unit.taxonomies import make_rollout, make_task
 
 ROOT = Path(__file__).parents[2]

@@ -27,8 +27,8 @@ from rft_ilab.scaleout.openinstruct.dataset import tasks_of, write_dataset, writ
 from rft_ilab.scaleout.openinstruct.flags import extra_flags, flags_of
 from rft_ilab.scaleout.openinstruct.follow import Log
 from rft_ilab.scaleout.openinstruct.memory import GIB, GPUS, engine_memory, learner_memory
+from rft_ilab.scaleout.openinstruct.model_shape import Shape, read_shape
 from rft_ilab.scaleout.openinstruct.plan import Data, Layout, make_plan
-from rft_ilab.scaleout.openinstruct.shape import Shape, read_shape
 from rft_ilab.scaleout.openinstruct.speed import step_time
 
 #: Llama 3.1 8B, from its config.json

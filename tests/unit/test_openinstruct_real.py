@@ -26,8 +26,8 @@ from rft_ilab.scaleout.openinstruct import dataset
 from rft_ilab.scaleout.openinstruct.cluster import Cluster, judge_cluster
 from rft_ilab.scaleout.openinstruct.flags import flags_of
 from rft_ilab.scaleout.openinstruct.launch import SHIPPED, Place
+from rft_ilab.scaleout.openinstruct.model_shape import read_shape
 from rft_ilab.scaleout.openinstruct.plan import Layout, Plan, make_plan
-from rft_ilab.scaleout.openinstruct.shape import read_shape
 from rft_ilab.scaleout.openinstruct.site import CHECKOUT, PYTHON, Site, find
 from rft_ilab.skills.tree import find_skills
 from tests.tiny_model import make_tiny_model
@@ -79,7 +79,7 @@ def asked(place: Place) -> Cluster:
     from rft_ilab.scaleout.openinstruct import launch
 
     here = dataclasses.replace(place, code=launch.HERE)
-    return judge_cluster(here.ask("oncluster.py", [], here.cluster_environment(), 180))
+    return judge_cluster(here.ask("cluster_probe.py", [], here.cluster_environment(), 180))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from rft_ilab.report.brief import brief
-from rft_ilab.report.data import RunReport, WatchedResult
+from rft_ilab.report.data import RunReport
+from rft_ilab.report.gate_data import WatchedResult
 from rft_ilab.report.load import load_run
 from rft_ilab.types import Outcome
 

@@ -16,11 +16,12 @@ from typing import Any
 import pytest
 
 from rft_ilab.report.charts import Series, line_chart, share_bar, thin
-from rft_ilab.report.data import Flip
 from rft_ilab.report.frontier import chosen_sentence
-from rft_ilab.report.html import clip, render_html, shown_flips, write_html
+from rft_ilab.report.gate_data import Flip
+from rft_ilab.report.html import render_html, shown_flips, write_html
 from rft_ilab.report.load import load_run
 from rft_ilab.report.markdown import markdown_summary
+from rft_ilab.report.page import clip
 from rft_ilab.report.svg import round_scale, tag
 
 RUN = Path(__file__).resolve().parents[1] / "fixtures" / "run"

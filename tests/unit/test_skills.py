@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from rft_ilab.skills.reading import canonical_json, parse_json, read_yaml
 from rft_ilab.skills.tasks import build_prompt, class_of, draw_split, load_tasks, scan_tasks
 from rft_ilab.skills.tree import find_skills, load_skill
 from rft_ilab.types import Skill
+from tests.unit.repositories import commit_all
 from tests.unit.taxonomies import LABEL_GRADER, LABELS, QNA, row, write_skill
 
 NAME = "area/skill"
@@ -42,22 +42,16 @@ def test_find_skills_reads_ours_and_leaves_plain_ones_alone(tmp_path: Path) -> N
     assert first.commit == "unversioned"
 
 
-def test_commit_follows_the_leaf(tmp_path: Path) -> None:
-    def git(*arguments: str) -> str:
-        identity = ["-c", "user.name=t", "-c", "user.email=t@example.org", "-c", "commit.gpgsign=false"]
-        command = ["git", "-C", str(tmp_path), *identity, *arguments]
-        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
-
+def test_commit_follows_the_leaf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     leaf = write_skill(tmp_path)
-    git("init", "-q")
-    git("add", ".")
-    git("commit", "-qm", "one")
-    commit = git("rev-parse", "HEAD")
+    commit = commit_all(tmp_path, "one")
     (tmp_path / "elsewhere").write_text("x")
-    git("add", ".")
-    git("commit", "-qm", "two")
+    commit_all(tmp_path, "two")
     assert load_skill(tmp_path, NAME, Settings()).commit == commit
     (leaf / "attribution.txt").write_text("changed\n")
+    assert load_skill(tmp_path, NAME, Settings()).commit == f"{commit}+dirty"
+    # What a hook of another repository's leaves in the environment is not where the leaf is.
+    monkeypatch.setenv("GIT_DIR", str(tmp_path / "another" / ".git"))
     assert load_skill(tmp_path, NAME, Settings()).commit == f"{commit}+dirty"
 
 

@@ -35,7 +35,8 @@ from rft_ilab.rollouts import collect
 from rft_ilab.store import Cache, Run
 from rft_ilab.suites import SuiteEnvironment, load_suite, parse_suites
 from rft_ilab.suites.catalog import GENERATORS, SUITES
-from rft_ilab.suites.loading import DATA, read_rows, selection_order, sizes
+from rft_ilab.suites.environment import DATA, selection_order
+from rft_ilab.suites.loading import read_rows, sizes
 from rft_ilab.types import Grade, Prompt, Rollout, Sampling, Suite, Task
 from tests.unit.taxonomies import write_skill
 

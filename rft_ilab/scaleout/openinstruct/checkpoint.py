@@ -15,7 +15,7 @@ from pathlib import Path
 
 from rft_ilab.disk import PARTIAL, full_disk_named, put_in_place
 from rft_ilab.errors import RunError
-from rft_ilab.scaleout.openinstruct.shape import tensor_shapes
+from rft_ilab.scaleout.openinstruct.model_shape import tensor_shapes
 
 MARKER = ".checkpoint_complete"
 WEIGHTS = (".safetensors", ".index.json")

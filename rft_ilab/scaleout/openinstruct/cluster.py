@@ -41,7 +41,7 @@ class Cluster:
 
 
 def judge_cluster(found: Any) -> Cluster:
-    """What ``oncluster.py`` printed. Raises RunError if it is something else."""
+    """What ``cluster_probe.py`` printed. Raises RunError if it is something else."""
     try:
         nodes = tuple({key: float(node[key]) for key in ("CPU", "GPU")} for node in found["nodes"])
         return Cluster(nodes=nodes, free={key: float(found["free"][key]) for key in ("CPU", "GPU")})

@@ -27,7 +27,7 @@ from rft_ilab.scaleout.openinstruct.plan import Layout
 from rft_ilab.scaleout.openinstruct.site import Found, Site
 
 HERE = Path(__file__).parent
-SHIPPED = ("grader_client.py", "verifier.py", "launcher.py", "preflight.py", "oncluster.py")
+SHIPPED = ("grader_client.py", "verifier.py", "launcher.py", "preflight.py", "cluster_probe.py")
 POLL_S = 0.5
 #: seconds from each signal to the next; grpo_fast takes a while to put its actors away
 PATIENCE = ((signal.SIGINT, 90.0), (signal.SIGTERM, 20.0), (signal.SIGKILL, 5.0))

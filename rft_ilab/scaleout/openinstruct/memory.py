@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from rft_ilab.scaleout.openinstruct.shape import Shape
+from rft_ilab.scaleout.openinstruct.model_shape import Shape
 
 GIB = 1 << 30
 WEIGHT, GRADIENT, OPTIMIZER = 2, 4, 12  # bytes a parameter

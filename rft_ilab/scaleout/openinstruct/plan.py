@@ -21,7 +21,7 @@ from rft_ilab.scaleout.openinstruct.memory import (
     engine_memory,
     learner_memory,
 )
-from rft_ilab.scaleout.openinstruct.shape import Shape
+from rft_ilab.scaleout.openinstruct.model_shape import Shape
 from rft_ilab.scaleout.openinstruct.speed import START_S, StepTime, step_time
 
 # As in open_instruct/grpo_fast_resource_plan.py.

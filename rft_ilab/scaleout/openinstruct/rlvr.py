@@ -10,7 +10,7 @@ Not covered: data sets on the Hugging Face hub (download them), ``.json`` files 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -125,7 +125,7 @@ def _row(row: Mapping[str, Any], answer: str | None, split: str | None, file: Pa
     )  # fmt: skip
 
 
-def _messages(raw: Any, bad: Any) -> list[dict[str, str]]:
+def _messages(raw: Any, bad: Callable[[str, str], SkillError]) -> list[dict[str, str]]:
     if not isinstance(raw, list) or not raw or not all(isinstance(turn, Mapping) for turn in raw):
         raise bad("messages must be a list of messages", 'such as [{"role": "user", "content": "..."}]')
     messages = []

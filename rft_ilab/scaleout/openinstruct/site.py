@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rft_ilab.errors import RunError
+from rft_ilab.skills.gitobjects import git
 
 CHECKOUT, PYTHON = "RFT_OPEN_INSTRUCT", "RFT_OPEN_INSTRUCT_PYTHON"
 #: what the flags, the log and the layout of checkpoints were read from; others may differ
@@ -73,15 +74,11 @@ def find(site: Site) -> Found:
 
 def commit_of(checkout: Path) -> str:
     """The commit of a checkout, ``+dirty`` if its code was changed; ``unknown`` where git does not know."""
-    command = ["git", "-C", str(checkout)]
-    head = subprocess.run([*command, "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
-    if head.returncode:
+    head = git(checkout, "rev-parse", "HEAD")
+    if not head:
         return "unknown"
-    changed = subprocess.run(
-        [*command, "status", "--porcelain", "--untracked-files=no", "--", "open_instruct"],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    return head.stdout.strip() + ("+dirty" if changed.stdout.strip() else "")
+    changed = git(checkout, "status", "--porcelain", "--untracked-files=no", "--", "open_instruct")
+    return head + ("+dirty" if changed else "")
 
 
 def local_cpus() -> int:

@@ -12,7 +12,7 @@ import math
 from dataclasses import dataclass
 
 from rft_ilab.scaleout.openinstruct.memory import Gpu
-from rft_ilab.scaleout.openinstruct.shape import Shape
+from rft_ilab.scaleout.openinstruct.model_shape import Shape
 
 READ = 0.5  # share of the memory's bandwidth that decoding gets
 COMPUTE = 0.3  # share of the data sheet's operations that learning and prefill get

@@ -1,4 +1,4 @@
-"""Stands for Ray: what the launcher, a driver and oncluster.py ask of it. The cluster has one node."""
+"""Stands for Ray: what the launcher, a driver and cluster_probe.py ask of it. The cluster has one node."""
 
 from types import SimpleNamespace
 from typing import Any

@@ -1,4 +1,4 @@
-"""``python oncluster.py``: what the Ray cluster at ``RAY_ADDRESS`` has, as one line of JSON on stdout.
+"""``python cluster_probe.py``: what the Ray cluster at ``RAY_ADDRESS`` has, as one line of JSON on stdout.
 
 Run by Open-Instruct's Python, since this project's has no Ray; nothing of rft_ilab is imported.
 """
