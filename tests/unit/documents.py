@@ -1,4 +1,4 @@
-"""What the documents show: fenced blocks, the commands in them and in running text, and the real commands to hold them against."""
+"""What the documents show (fenced blocks, commands in them and in running text), and the real commands beside it."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def our_commands() -> dict[tuple[str, ...], click.Command]:
 
 
 def resolved(words: Sequence[str]) -> tuple[str, click.Command, list[str]]:
-    """The command that these arguments of ``ilab`` call, and what is left for it. Raises UsageError if there is none."""
+    """The command that these arguments of ``ilab`` call, and the rest of them. Raises UsageError if there is none."""
     from instructlab.lab import ilab
 
     hook.install()  # --rft and --verify

@@ -1,8 +1,7 @@
-"""A scratch project in which the documents' commands run: a repository with a small taxonomy, and tiny models by their names."""
+"""A scratch project in which the documents' commands run: a small taxonomy in git, and tiny models by their names."""
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,6 +42,8 @@ class Scratch:
                 ["bash", "-c", line], cwd=self.root, capture_output=True, text=True, stdin=subprocess.DEVNULL
             )
             assert done.returncode == 0, f"{line}\n{done.stdout}{done.stderr}"
+            if "git commit" in line:  # and merged
+                git(self.root, "update-ref", "refs/remotes/origin/main", "HEAD")
             return done.stdout + done.stderr
         said = ""
         for words in calls:

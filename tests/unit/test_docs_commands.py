@@ -1,4 +1,4 @@
-"""Every block of README.md and docs/*.md is run, or stands here with the reason why not; every command is read by click.
+"""Every block of README.md and docs/*.md is run, or stands here with the reason why not; click reads every command.
 
 A block is run by a test of its own (``ELSEWHERE``), by this file (``RUN``, and the snippets below), or it is listed in
 ``NOT_RUN``. A command in text or in a table, and every option that is named there, has to exist.
@@ -21,7 +21,6 @@ import yaml
 from rft_ilab.config import Settings, load_settings
 from rft_ilab.grading.engine import build_grader
 from rft_ilab.grading.proof.waivers import read_waivers
-from rft_ilab.pipeline.gate import regress
 from rft_ilab.rl.objective import group_advantages
 from rft_ilab.scaleout.server import make_app
 from rft_ilab.skills.tree import load_skill
@@ -74,13 +73,13 @@ NOT_RUN = {
     "make test": "this is one of them",
     "torchrun": "two processes: tests/unit/test_parallel.py",
     "ilab rft pr --base origin/main  ": "trains: tests/e2e/test_pull_requests.py",
-    "ilab data verify --run demo --generated": "a teacher that knows nothing writes nothing: tests/unit/test_data_stage.py",
+    "ilab data verify --run demo --generated": "needs a teacher that knows something: tests/unit/test_data_stage.py",
     "ilab model regress --suite gsm8k": "1,419 long answers: tests/unit/test_suites.py",
     "ilab model regress --suite lm_eval": "needs lm_eval and its data: tests/unit/test_suites_harness.py",
-    "open-instruct.md": "needs GPUs: tests/unit/test_openinstruct_run.py runs it with a stand-in for grpo_fast.py",
+    "open-instruct.md": "needs GPUs; with a stand-in: tests/unit/test_openinstruct_run.py",
     "open-instruct-rewards.md": "needs Open-Instruct: tests/e2e/test_open_instruct_rewards.py",
     "scale-out.md": "needs other machines: tests/unit/test_ray.py, tests/unit/test_endpoint_servers.py",
-    "training.md": "trains for minutes, or a foreign program: tests/e2e/test_ilab_train.py, tests/unit/test_tracking.py",
+    "training.md": "trains for minutes: tests/e2e/test_ilab_train.py, tests/unit/test_tracking.py",
 }
 # Output and pictures: the first line of the block -> what holds it against the code, or why nothing does.
 SHOWN = {
@@ -105,12 +104,14 @@ SNIPPETS = {
     ("verdict.md", "yaml"): "test_the_steps_of_a_workflow",
 }
 # Options of other programs that the documents name.
-FOREIGN = set(
-    "--apply_chat_template --apply_r1_style_format_reward --code_apply_perf_penalty --code_pass_rate_reward_threshold --fewshot_as_multiturn --cache_dataset_only --chat-template --checkpoint_state_dir "
-    "--code_api_url --dashboard-agent-listen-port --dataset_mixer_list --frozen --mask_truncated_completions --offline "
-    "--persona --verification_reward --collect-only --continue-on-collection-errors --dist --doctest-modules --junitxml "
-    "--lf".split()
-)
+FOREIGN = {
+    *("--apply_chat_template", "--fewshot_as_multiturn", "--chat-template"),
+    *("--apply_r1_style_format_reward", "--cache_dataset_only", "--checkpoint_state_dir", "--code_api_url"),
+    *("--code_apply_perf_penalty", "--code_pass_rate_reward_threshold", "--dataset_mixer_list"),
+    *("--mask_truncated_completions", "--verification_reward", "--dashboard-agent-listen-port", "--frozen"),
+    *("--offline", "--persona", "--collect-only", "--continue-on-collection-errors", "--dist"),
+    *("--doctest-modules", "--junitxml", "--lf"),
+}
 CONSOLE = [block for block in blocks("console") if (block.document, "console") not in ELSEWHERE]
 
 
