@@ -39,7 +39,7 @@ from tests.unit.documents import (
     parsed,
 )
 from tests.unit.loopback import EXACT, serving
-from tests.unit.scratch import Scratch, scratch, table
+from tests.unit.scratch import RFT_TOML, Scratch, scratch, table
 from tests.unit.taxonomies import make_rollout, make_skill, make_task, plain_rows, write_skill
 from tests.unit.test_ship import TARGET, trained  # noqa: F401 - a fixture
 
@@ -216,7 +216,7 @@ def prepared(project: Scratch, document: str, request: pytest.FixtureRequest) ->
         made = request.getfixturevalue("trained")
         shutil.copytree(made / "run", project.runs / "s0")
         write_skill(project.root / "taxonomy", TARGET, rows=plain_rows()[:30])
-        (project.root / "taxonomy/rft.toml").write_text(table(TARGET, "target"))
+        (project.root / "taxonomy/rft.toml").write_text(RFT_TOML + table(TARGET, "target"))
         return {"path/to/bundle": str(project.runs / "s0" / "bundle")}
     if document == "verdict.md":
         project("ilab model regress --model DIRECTORY --baseline ./candidate --run check")
