@@ -1,4 +1,4 @@
-"""The table of results in the README, from finished runs: ``python tools/results.py RUN_DIRECTORY ...``"""
+"""The table of results in docs/results.md, from finished runs: ``python tools/results.py RUN_DIRECTORY ...``"""
 
 from __future__ import annotations
 

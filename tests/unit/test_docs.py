@@ -31,6 +31,26 @@ def test_links_lead_somewhere(document: Path) -> None:
             assert (document.parent / target).exists(), f"{document}: {target}"
 
 
+def anchors(document: Path) -> set[str]:
+    """What GitHub makes of the headings: lower case, signs dropped, hyphens for spaces."""
+    text = re.sub(r"^```.*?^```$", "", document.read_text(encoding="utf-8"), flags=re.M | re.S)
+    headings = [re.sub(r"[^\w\- ]", "", line).strip() for line in re.findall(r"^#+ (.*)$", text, re.M)]
+    return {heading.lower().replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("document", documents(), ids=lambda p: p.name)
+def test_links_lead_to_a_heading(document: Path) -> None:
+    for target, anchor in re.findall(r"\]\(([^)#:]*)#([^)]+)\)", document.read_text(encoding="utf-8")):
+        assert anchor in anchors(document.parent / target if target else document), f"{document}: {target}#{anchor}"
+
+
+def test_the_readme_leads_to_every_document_and_is_short() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert text.count("\n") <= 150
+    for document in documents()[1:]:
+        assert f"]({document.relative_to(ROOT)}" in text, document
+
+
 def test_every_command_and_make_target_of_the_readme_exists() -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
