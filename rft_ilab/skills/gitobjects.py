@@ -2,7 +2,8 @@
 
 Nothing here makes a working tree or a diff, so nothing that a commit holds is ever acted on: no filter, no attribute,
 no ``textconv``, no hook, no submodule. Replacement objects are not looked at, and the file system monitor that a
-configuration may name is not started.
+configuration may name is not started. git takes any directory that looks like the inside of a ``.git`` for a repository
+and runs what the ``config`` there names, so files that a commit brought could be one: see :func:`asking`.
 """
 
 from __future__ import annotations
@@ -41,8 +42,11 @@ class Entry:
 
     @property
     def may_be_written(self) -> bool:
-        """A tree object is only bytes: nothing stops one from holding a name like ``..``."""
-        return self.path.isprintable() and not any(part in ("", ".", "..", ".git") for part in self.path.split("/"))
+        """A tree object is only bytes: nothing stops one from holding a name like ``..``. Nor may a file be ``HEAD``,
+        which would make a repository of its directory."""
+        parts = self.path.split("/")
+        unfit = parts[-1] == "HEAD" or any(part in ("", ".", "..") or part.casefold() == ".git" for part in parts)
+        return self.path.isprintable() and not unfit
 
 
 def entries(repository: Path, commit: str, *paths: str) -> tuple[list[Entry] | None, str]:
@@ -63,7 +67,7 @@ def _entry(line: bytes) -> Entry:
 def contents(repository: Path, wanted: Sequence[Entry]) -> Iterator[bytes]:
     """The blobs, one at a time, from one process. Raises SkillError if git does not have one."""
     with subprocess.Popen(
-        ["git", "-C", str(repository), "cat-file", "--batch"],
+        [*asking(repository), "cat-file", "--batch"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
@@ -81,10 +85,23 @@ def contents(repository: Path, wanted: Sequence[Entry]) -> Iterator[bytes]:
             yield content
 
 
+def asking(directory: Path) -> list[str]:
+    """The beginning of a command of git's in a working tree. Only ``.git`` makes a repository here, whatever else lies
+    above or in ``directory``; git obeys from 2.38 on.
+
+    Raises SkillError where an older one would find something else, too.
+    """
+    for folder in (place := Path(os.path.abspath(directory)), *place.parents):
+        if os.path.lexists(folder / ".git"):
+            break
+        if os.path.lexists(folder / "HEAD"):
+            raise SkillError("git would take this directory for a repository", where=folder, fix="remove HEAD from it")
+    return ["git", "-C", str(directory), "-c", "core.fsmonitor=false", "-c", "safe.bareRepository=explicit"]
+
+
 def ask(directory: Path, *arguments: str) -> tuple[bytes | None, str]:
-    """What git said, None if it failed, and what it complained of (one line)."""
-    quiet = ["-c", "core.fsmonitor=false", "-c", "core.warnAmbiguousRefs=true"]
-    command = ["git", "-C", str(directory), *quiet, *arguments]
+    """What git said, None if it failed, and what it complained of (one line). Raises SkillError, see :func:`asking`."""
+    command = [*asking(directory), "-c", "core.warnAmbiguousRefs=true", *arguments]
     try:
         done = subprocess.run(command, capture_output=True, check=False, timeout=SECONDS, env=environment())
     except FileNotFoundError as error:

@@ -17,6 +17,7 @@ from typing import Any
 
 from rft_ilab.config import FILE_NAME, Settings
 from rft_ilab.errors import SkillError
+from rft_ilab.skills.gitobjects import asking
 from rft_ilab.skills.reading import has_lone_surrogate, line_of, parse_json, read_text, read_yaml
 from rft_ilab.types import Seed, Skill, digest
 
@@ -232,15 +233,14 @@ def _commit(leaf: Path) -> str:
 
 def git(directory: Path, *arguments: str) -> str:
     """What git prints there; empty if there is no git, no repository or no answer within 30 seconds."""
-    command = ["git", "-C", str(directory), "-c", "core.fsmonitor=false", *arguments]
     try:
         done = subprocess.run(
-            command,
+            [*asking(directory), *arguments],
             capture_output=True,
             check=False,
             timeout=30,
             env={**os.environ, "GIT_OPTIONAL_LOCKS": "0", "LC_ALL": "C"},
         )
-    except (OSError, subprocess.TimeoutExpired):
+    except (OSError, SkillError, subprocess.TimeoutExpired):
         return ""
     return done.stdout.decode(errors="replace").strip() if done.returncode == 0 else ""
