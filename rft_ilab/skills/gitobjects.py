@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import os
 import subprocess
+import tempfile
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +19,7 @@ from pathlib import Path
 from rft_ilab.errors import SkillError
 
 SECONDS = 120  # of one git command
+MAX_LISTING = 64 << 20  # bytes that name the files of a tree; a few objects can hold one another a billion times
 REGULAR = ("100644", "100755")
 KINDS = {"120000": "a symbolic link", "160000": "a submodule"}
 LFS = b"version https://git-lfs.github.com/spec/"
@@ -51,9 +54,24 @@ class Entry:
 
 def entries(repository: Path, commit: str, *paths: str) -> tuple[list[Entry] | None, str]:
     """All files of a commit, or those below ``paths``; None and git's complaint if it cannot be read."""
-    listing, complaint = ask(repository, "ls-tree", "-r", "-l", "-z", "--full-tree", commit, "--", *paths)
-    if listing is None:
-        return None, complaint
+    wanted = ["ls-tree", "-r", "-l", "-z", "--full-tree", commit, "--", *paths]
+    with (
+        tempfile.TemporaryFile() as said,
+        subprocess.Popen(
+            [*asking(repository), *wanted], stdout=subprocess.PIPE, stderr=said, env=environment()
+        ) as process,
+    ):
+        assert process.stdout
+        ending = threading.Timer(SECONDS, process.kill)
+        ending.start()
+        listing = process.stdout.read(MAX_LISTING + 1)
+        ending.cancel()
+        if len(listing) > MAX_LISTING:
+            process.kill()
+            return None, f"more than {MAX_LISTING >> 20} MiB of names of files"
+        if process.wait():
+            said.seek(0)
+            return None, _line(said.read())
     return [_entry(line) for line in listing.split(b"\0") if line], ""
 
 
@@ -108,8 +126,11 @@ def ask(directory: Path, *arguments: str) -> tuple[bytes | None, str]:
         raise SkillError("git is not installed", fix="a revision is read with it") from error
     except subprocess.TimeoutExpired as error:
         raise SkillError(f"git {arguments[0]} took more than {SECONDS} s", where=directory) from error
-    complaint = " ".join(done.stderr.decode(errors="replace").split())[:200]
-    return (None if done.returncode else done.stdout), complaint
+    return (None if done.returncode else done.stdout), _line(done.stderr)
+
+
+def _line(complaint: bytes) -> str:
+    return " ".join(complaint.decode(errors="replace").split())[:200]
 
 
 def environment() -> Mapping[str, str]:

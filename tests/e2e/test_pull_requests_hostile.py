@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import resource
 import shutil
 import textwrap
 from collections.abc import Callable
@@ -344,3 +345,15 @@ def test_a_repository_inside_a_leaf_is_none(project: Project, tmp_path: Path):
     refused(project, f"file={LEAF}/HEAD::a name that no file may have")
     assert load_skill(project.taxonomy, "area/new", Settings()).commit == "unversioned"
     assert not touched.exists()
+
+
+def test_a_few_trees_that_hold_a_billion_files(project: Project):
+    tree, kind = git(project.root, "hash-object", "-w", "--stdin", stdin=b"x"), "100644 blob"
+    for _ in range(9):
+        listing = "".join(f"{kind} {tree}\td{number}\n" for number in range(10))
+        tree, kind = git(project.root, "mktree", stdin=listing.encode()), "040000 tree"
+    commit = git(project.root, "commit-tree", tree, "-p", "HEAD", "-m", "bomb")
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    result = project.command("--precheck", "--head", commit)
+    assert result.exit_code == 2 and "more than 64 MiB of names of files" in result.stderr
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 256 << 10  # KiB
