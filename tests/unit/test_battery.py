@@ -247,7 +247,7 @@ def test_lint_does_not_try_a_grader_that_asks_a_model(tmp_path: Path, monkeypatc
     nested = {"type": "multi", "graders": [{"type": "label_model"}]}
     assert has_part({"type": "endpoint"}, REMOTE) and has_part(nested, REMOTE) and not has_part(EXACT, REMOTE)
     write_skill(tmp_path, grader=LIKE)
-    monkeypatch.setattr("rft_ilab.grading.proof.lint.REMOTE", {"string_check"})
+    monkeypatch.setattr("rft_ilab.grading.proof.lint_skill.REMOTE", {"string_check"})
     (finding,) = lint_taxonomy(tmp_path, Settings())
     assert (finding.severity, finding.fix) == ("warning", "ilab rft grader-test area/skill")
 
