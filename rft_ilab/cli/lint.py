@@ -57,7 +57,7 @@ def lint(
     from rft_ilab.grading.cage.pool import workers
     from rft_ilab.grading.proof.lint import lint_taxonomy, shared_files
     from rft_ilab.report.findings import render
-    from rft_ilab.report.wording import one_line
+    from rft_ilab.report.wording import count, one_line
     from rft_ilab.skills.restyle import repair, untidy_files
     from rft_ilab.skills.tree import git, leaf_names
 
@@ -80,12 +80,8 @@ def lint(
     if shown := render(findings, "json" if as_json else form, root):
         click.echo(shown)
     if not as_json and form != "json":
-        click.echo(f"{_count(errors, 'error')}, {_count(len(findings) - errors, 'warning')}", err=True)
+        click.echo(f"{count(errors, 'error')}, {count(len(findings) - errors, 'warning')}", err=True)
     ctx.exit(EXIT_ERROR if errors else 0)
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'s' * (number != 1)}"
 
 
 def _changed(taxonomy: Path, ref: str) -> tuple[tuple[str, ...], frozenset[str]]:

@@ -156,6 +156,7 @@ def _write(taxonomy: Path, name: str, answers: dict[str, Any], file: Path | None
 def _told(taxonomy: Path, name: str, written: Imported, kind: str) -> None:
     """What was written, what of it is still too little, and the next two commands."""
     from rft_ilab.pipeline.starting import MENU, planned
+    from rft_ilab.report.wording import count
 
     target, watched = planned(taxonomy, name, options.load_settings(taxonomy))
     splits = ", ".join(f"{written.splits.get(split, 0)} {split}" for split in ("train", "val", "test"))
@@ -168,7 +169,7 @@ def _told(taxonomy: Path, name: str, written: Imported, kind: str) -> None:
     lines([str(finding) for finding in written.warnings])
     gain = "no gain" if target.detectable is None else f"a gain of {100 * target.detectable:.0f} points or more"
     needed = "more than a million" if watched.needed is None else f"about {watched.needed:,}"
-    click.echo(f"{target.tasks} test tasks in {target.groups} groups can show {gain}.")
+    click.echo(f"{count(target.tasks, 'test task')} in {count(target.groups, 'group')} can show {gain}.")
     click.echo(f"To show that no {100 * watched.asked:.0f} points are lost, when others are trained, takes {needed}.")
     click.echo(
         'One group in five is drawn for testing. Rows of one template or source need the same "group", which never'

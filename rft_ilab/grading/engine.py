@@ -17,6 +17,7 @@ from rft_ilab.grading.registry import TEXT, arguments, family
 from rft_ilab.grading.sample import Check, Mark, Sample, Unanswered, ascii_safe
 from rft_ilab.types import Grade, Rollout, Skill, Task
 
+NO_MODEL = "selftest"  # the policy of a grade whose text no model made
 # What a check may raise on a sample besides GraderError; anything else is a bug and keeps its traceback.
 FAILURES = (GraderError, ArithmeticError, LookupError, RecursionError, TypeError, ValueError)
 
@@ -53,17 +54,25 @@ class SkillGrader:
             if task.id != rollout.task_id:
                 raise ValueError(f"rollout of task {rollout.task_id[:12]} paired with task {task.id[:12]}")
         marks = self._check.mark([Sample(rollout.completion, task.item) for task, rollout in pairs])
-        return [self._grade(rollout, mark) for (_, rollout), mark in zip(pairs, marks, strict=True)]
+        return [
+            self._grade(rollout.task_id, rollout.index, rollout.policy_id, mark)
+            for (_, rollout), mark in zip(pairs, marks, strict=True)
+        ]
 
-    def _grade(self, rollout: Rollout, mark: Mark) -> Grade:
+    def grade_texts(self, pairs: Sequence[tuple[Task, str]]) -> list[Grade]:
+        """As :meth:`grade`, of texts that no model made. A proof tries hundreds of them on every skill."""
+        marks = self._check.mark([Sample(text, task.item) for task, text in pairs])
+        return [self._grade(task.id, 0, NO_MODEL, mark) for (task, _), mark in zip(pairs, marks, strict=True)]
+
+    def _grade(self, task_id: str, index: int, policy_id: str, mark: Mark) -> Grade:
         error = mark.error
         if error is None and not is_score(mark.score):
             error = f"score {mark.score!r} is not a number from 0 to 1"
         score = None if error is not None else mark.score
         return Grade(
-            task_id=rollout.task_id,
-            index=rollout.index,
-            policy_id=rollout.policy_id,
+            task_id=task_id,
+            index=index,
+            policy_id=policy_id,
             score=score,
             passed=None if score is None else score >= self.pass_threshold - ROUNDING,
             answer=None if mark.answer is None else ascii_safe(mark.answer),

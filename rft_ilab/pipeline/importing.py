@@ -14,7 +14,7 @@ from typing import Any
 from rft_ilab.config import Settings
 from rft_ilab.errors import SkillError
 from rft_ilab.grading.engine import SkillGrader, grader_of
-from rft_ilab.grading.proof.golden import Finding, rollout
+from rft_ilab.grading.proof.golden import Finding
 from rft_ilab.grading.proof.lint import lint_taxonomy
 from rft_ilab.grading.proof.prove import REMOTE, has_part
 from rft_ilab.grading.proof.waivers import SUFFIX
@@ -128,8 +128,8 @@ def _accepted(grader: SkillGrader, name: str, draft: Draft, field: str) -> int:
             task = task_from_row(skill, dict(one.row))
         except SkillError:
             continue
-        pairs.append((task, rollout(task, task.reference)))
-    return sum(grade.passed is True for grade in grader.grade(pairs))
+        pairs.append((task, task.reference))
+    return sum(grade.passed is True for grade in grader.grade_texts(pairs))
 
 
 def _accepts(grader: SkillGrader, skill: Skill, first: SourceRow, second: SourceRow) -> bool:
@@ -140,7 +140,7 @@ def _accepts(grader: SkillGrader, skill: Skill, first: SourceRow, second: Source
         one, other = (task_from_row(skill, dict(row.row)) for row in (first, second))
     except SkillError:
         return True  # what is wrong with the row is told later
-    return grader.grade([(one, rollout(one, other.reference))])[0].passed is True
+    return grader.grade_texts([(one, other.reference)])[0].passed is True
 
 
 def _tasks(skill: Skill, rows: Sequence[SourceRow]) -> list[tuple[SourceRow, Task]]:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from rft_ilab.errors import SkillError
-from rft_ilab.grading.proof.golden import rollout
 from rft_ilab.pipeline.importing import description_of, load_grader
 from rft_ilab.scaleout.openinstruct.mapping import Mapped, combined
 from rft_ilab.scaleout.openinstruct.rlvr import RlvrRow, read_rlvr, rlvr_files
@@ -136,7 +135,7 @@ def _drop_refused(draft: Draft, taxonomy: Path, name: str, left_out: dict[str, l
         name=name, directory=Path(), description=draft.description, seeds=(), grader=draft.grader, grader_digest=""
     )  # fmt: skip
     tasks = [task_from_row(skill, dict(one.row), one.file, one.line) for one in draft.rows]
-    grades = grader.grade([(task, rollout(task, task.reference)) for task in tasks])
+    grades = grader.grade_texts([(task, task.reference) for task in tasks])
     kept = []
     for one, grade in zip(draft.rows, grades, strict=True):
         if grade.passed:

@@ -9,11 +9,12 @@ from __future__ import annotations
 import dataclasses
 from collections import Counter
 from collections.abc import Mapping, Sequence, Set
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from rft_ilab.config import Settings
 from rft_ilab.errors import RftError, SignalError, SkillError
-from rft_ilab.grading.proof.golden import Finding
+from rft_ilab.grading.cage.pool import workers
+from rft_ilab.grading.proof.golden import NO_ANSWER, Finding
 from rft_ilab.grading.proof.lint import lint_taxonomy
 from rft_ilab.grading.proof.prove import FULL, REMOTE, Proof, has_part, prove_skill
 from rft_ilab.grading.proof.waivers import MUTANT, SUFFIX
@@ -24,13 +25,14 @@ from rft_ilab.pipeline.trees import Head
 from rft_ilab.report.pull import Note, Power, Rates, Sample, SelfTest
 from rft_ilab.rl.signal import Signal, measure_signal, refuse_without_signal
 from rft_ilab.rollouts import Environment, Graded, collect
+from rft_ilab.skills.changes import Changes, concerned
 from rft_ilab.skills.proposal import Proposal
 from rft_ilab.skills.tree import ROOT, graders_directory, leaf_names, read_grader, shared_names
 from rft_ilab.types import Policy, Sampling
 
 TASKS, SAMPLES = 32, 4  # of the signal, for each prompt
 SHOWN = 3  # sample rows a skill
-FAILS = "the grader fails on the reference"
+FAILS = ("the grader fails on the reference", NO_ANSWER)
 KNOWN = 0.9  # a base model that is right so often has little to learn
 POWER = Wish(power=0.8, discordance=0.1, icc=0.5)
 
@@ -50,29 +52,24 @@ class Inspection:
         return sum(note.severity == "error" for note in self.findings)
 
 
-def inspected(proposal: Proposal, head: Head) -> list[str]:
-    """The skills to look at: those that changed, and those that use a shared grader that did."""
-    shared = _shared(proposal)
-    names = {name for name, kind in proposal.skills.items() if kind != "deleted"}
+def inspected(proposal: Proposal, head: Head) -> Changes:
+    """What to look at: what `ilab taxonomy lint --changed` would, and changed skills of which files were refused."""
     try:
         there = leaf_names(head.taxonomy)
     except SkillError:
         there = ()
-    users = {n for n in there if shared & shared_names(head.taxonomy / ROOT / n / "grader.json")} if shared else set()
-    return sorted(names | users)
+    paths = [PurePosixPath(path) for paths in (*proposal.files.values(), proposal.judging) for path in paths]
+    changes = concerned(paths, proposal.head, proposal.parted, head.taxonomy, there)
+    names = {name for name, kind in proposal.skills.items() if kind != "deleted"}
+    return dataclasses.replace(changes, skills=tuple(sorted(names.union(changes.skills))))
 
 
-def _shared(proposal: Proposal) -> set[str]:
-    """Names of the shared graders that changed, or of which the golden cases or the waivers did."""
-    return {Path(file).name.split(".", 1)[0] for file in proposal.judging if Path(file).parent.name == "graders"}
-
-
-def _own_grader(proposal: Proposal, head: Head, name: str) -> bool:
+def _own_grader(proposal: Proposal, head: Head, name: str, shared: Set[str]) -> bool:
     """Whether the grader of a skill, or what is said of it, is the branch's."""
     leaf = proposal.root / name
     mine = {str(leaf / "grader.json"), str(leaf / f"grader{SUFFIX}")} & set(proposal.files.get(name, ()))
     used = shared_names(head.taxonomy / ROOT / name / "grader.json")
-    return proposal.skills.get(name) == "new" or bool(mine) or bool(used & _shared(proposal))
+    return proposal.skills.get(name) == "new" or bool(mine) or bool(used & shared)
 
 
 def inspect(proposal: Proposal, head: Head, settings: Settings, screen: Screen) -> Inspection:
@@ -84,18 +81,21 @@ def inspect(proposal: Proposal, head: Head, settings: Settings, screen: Screen) 
     names: list[str] = []
     waived: list[str] = []
     untried: set[str] = set()
-    for name in inspected(proposal, head):
+    changes = inspected(proposal, head)
+    for name in changes.skills:
         if name in bad:
             continue
         asks = _asks_others(head.taxonomy, name)
-        (remote if asks and _own_grader(proposal, head, name) else names).append(name)
+        (remote if asks and _own_grader(proposal, head, name, changes.graders) else names).append(name)
         untried |= {name} if asks else set()
     findings += [_remote(proposal, name) for name in remote]
-    lint = lint_taxonomy(head.taxonomy, settings, only=names) if names else []
+    # A shared grader that nothing uses is not run: it may ask a server. Where a skill is gone, its table may be left.
+    wanted = names or "deleted" in proposal.skills.values()
+    lint = lint_taxonomy(head.taxonomy, settings, names, style=True, workers=workers()) if wanted else []
     notes = [_note(finding, head) for finding in lint]
     errors = [note for note in notes if note.severity == "error"]
     broken = {name for name in names if any(_of(note, proposal, name) for note in errors)}
-    # One that fails on references may need seconds for each, and fails on everything else as well.
+    # One that fails on references, or never returns, may need seconds for each text, and fails on all others as well.
     hopeless = {n for n in names if any(_of(note, proposal, n) and note.message.startswith(FAILS) for note in errors)}
     for name in names:
         if name in hopeless | untried:
@@ -108,7 +108,7 @@ def inspect(proposal: Proposal, head: Head, settings: Settings, screen: Screen) 
                 notes.append(_note(Finding.of(error, head.taxonomy / ROOT / name), head))
             continue
         tests.append(_self_test(proof))
-        if (given := _waivers(proof)) and _own_grader(proposal, head, name):
+        if (given := _waivers(proof)) and _own_grader(proposal, head, name, changes.graders):
             waived.append(f"{name}: the branch itself says what of the self-test does not apply: {given}")
         notes += [_note(finding, head) for finding in proof.findings]
     # What lint tries the self-test tries again, and says in the same words.

@@ -1,4 +1,5 @@
-"""Which skills a branch changed: the working tree, uncommitted and new files included, against where it left another.
+"""Which skills a change concerns: for lint, of the working tree, uncommitted and new files included, since a branch
+left another; for a pull request, of two commits (:mod:`.proposal`).
 
 Compared is with the merge base, so that what the other branch did meanwhile is nobody's change here. As in
 :mod:`.revision`, git is asked directly, with replacement objects, hooks and file system monitors switched off.
@@ -35,14 +36,28 @@ class Changes:
 def find_changes(taxonomy: Path, ref: str, names: Collection[str]) -> Changes:
     """What differs from ``ref``; ``names`` are the skills of the working tree. Raises SkillError, see
     :func:`find_revision`.
-
-    A skill needs a look if a file of its leaf, a shared grader that it names, or its table in ``rft.toml`` changed.
     """
     revision = find_revision(taxonomy, ref)
     base = _merge_base(revision)
     inside = revision.inside
-    folders = [inside / "graders", *([inside.parent / "graders"] if inside.name else [])]
-    paths = list(_changed(revision, base, [inside / ROOT, inside / FILE_NAME, *folders]))
+    paths = list(_changed(revision, base, [inside / ROOT, inside / FILE_NAME, *_folders(inside)]))
+    return concerned(paths, revision, base, taxonomy, names)
+
+
+def _folders(inside: PurePosixPath) -> list[PurePosixPath]:
+    """Where shared graders may lie."""
+    return [inside / "graders", *([inside.parent / "graders"] if inside.name else [])]
+
+
+def concerned(
+    paths: Collection[PurePosixPath], revision: Revision, base: str, taxonomy: Path, names: Collection[str]
+) -> Changes:
+    """What changed ``paths`` of a repository mean for the skills ``names``. ``taxonomy`` holds the files as they are
+    now, the commit ``base`` those before.
+
+    A skill needs a look if a file of its leaf, a shared grader that it names, or its table in ``rft.toml`` changed.
+    """
+    inside, folders = revision.inside, _folders(revision.inside)
     skills, gone = set[str](), set[str]()
     for path in paths:
         if (inside / ROOT) in path.parents:

@@ -40,7 +40,8 @@ class Problem:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Proposal:
-    """The difference between ``base`` and ``head`` since they parted. Paths are relative to the repository.
+    """The difference between ``base`` and ``head`` since they ``parted`` (a commit). Paths are relative to the
+    repository.
 
     ``skills``: those with a grader or tasks of which a file changed. ``judging``: changed files outside of them that
     judge (settings, baselines, shared graders). ``plain``: changed leaves that InstructLab alone knows. ``others``: all
@@ -50,6 +51,7 @@ class Proposal:
 
     base: Revision
     head: Revision
+    parted: str
     skills: Mapping[str, Kind]
     files: Mapping[str, tuple[str, ...]]
     judging: tuple[str, ...]
@@ -79,11 +81,12 @@ def read_proposal(taxonomy: Path, base: str, head: str = "HEAD") -> Proposal:
     """
     judge, proposed = find_revision(taxonomy, base), find_revision(taxonomy, head)
     repository = judge.repository
-    parted, _ = ask(repository, "merge-base", judge.commit, proposed.commit)
-    if parted is None:
+    found, _ = ask(repository, "merge-base", judge.commit, proposed.commit)
+    if found is None:
         fix = "fetch the whole history: git fetch --unshallow"
         raise SkillError(f"{base!r} and {head!r} have no commit in common", where=repository, fix=fix)
-    before = _files(repository, parted.decode().split()[0], base)
+    parted = found.decode().split()[0]
+    before = _files(repository, parted, base)
     after = _files(repository, proposed.commit, head)
     differing = {path for path in {*before, *after} if _state(before.get(path)) != _state(after.get(path))}
     root = judge.inside / ROOT
@@ -109,6 +112,7 @@ def read_proposal(taxonomy: Path, base: str, head: str = "HEAD") -> Proposal:
     return Proposal(
         base=judge,
         head=proposed,
+        parted=parted,
         skills=skills,
         files={name: tuple(paths) for name, paths in sorted_out.files.items()},
         judging=tuple(sorted_out.judging),

@@ -26,6 +26,7 @@ MAX_BLANK_LINES = 2
 GRADER_KEYS = ("type", "name", "operation", "input", "reference")
 ROW_KEYS = ("id", "messages", "reference", "group", "split", "origin")
 TURN_KEYS = ("role", "content")
+_ONE_LINE = json.JSONEncoder(ensure_ascii=False)  # made once: for short texts that is half of the work
 
 
 def grader_text(grader: Mapping[str, Any]) -> str:
@@ -46,7 +47,7 @@ def row_text(row: Mapping[str, Any]) -> str:
     ordered = _ordered(row, ROW_KEYS)
     if isinstance(turns := row.get("messages"), list):
         ordered["messages"] = [_ordered(turn, TURN_KEYS) if isinstance(turn, dict) else turn for turn in turns]
-    return json.dumps(ordered, ensure_ascii=False)
+    return _ONE_LINE.encode(ordered)
 
 
 def restyled(name: str, text: str) -> str:
@@ -112,6 +113,8 @@ def _plain(text: str) -> str:
 
 def _yaml(text: str) -> str:
     """Line by line, and only as long as YAML reads the same; blocks of text keep what belongs to them."""
+    if _yaml_lines(text, frozenset()) == text:  # as nearly every file is: nothing to repair, so nothing to read
+        return text
     try:
         value, blocks = _meaning(text)
     except (SkillError, ValueError, yaml.YAMLError):
@@ -162,7 +165,7 @@ def _value(text: str) -> Any:
         value = parse_json(text)
     except ValueError:
         return None
-    return None if has_lone_surrogate(value) else value
+    return None if "\\u" in text and has_lone_surrogate(value) else value  # in UTF-8 only an escape makes one
 
 
 def _same(one: Any, other: Any) -> bool:

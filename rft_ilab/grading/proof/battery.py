@@ -45,27 +45,28 @@ def cases_of(tasks: Sequence[Numbered], labels: Sequence[str], count: int) -> li
     listed = tuple(labels) or (tuple(found) if 5 * len(found) <= len(tasks) else ())
     probed = spread(tasks, count)
     references = [task.reference for _, task in probed]
-    words = [tokens(text) for text in references]
+    words = [(found := tokens(text), frozenset(found)) for text in references]
     return [
         Case(line=line, task=task, other=_other(references, words, index), labels=listed if len(listed) > 1 else ())
         for index, (line, task) in enumerate(probed)
     ]
 
 
-def _other(references: Sequence[str], words: Sequence[Sequence[str]], index: int) -> str | None:
+def _other(references: Sequence[str], words: Sequence[tuple[Sequence[str], frozenset[str]]], index: int) -> str | None:
     """The most unlike of the next references (from the middle on) that differ: a near one may be partly right.
 
-    ``words`` are the tokens of the references.
+    ``words`` are the tokens of the references, in order and as sets.
     """
     own, start = references[index].strip(), index + len(references) // 2
     places = ((start + step) % len(references) for step in range(len(references)))
     # "5" and "5 %", or "The cat." and "the cat", may be the same answer.
-    different = (i for i in places if references[i].strip() != own and (not own or words[i] != words[index]))
-    mine = set(words[index])
+    different = (i for i in places if references[i].strip() != own and (not own or words[i][0] != words[index][0]))
+    mine = words[index][1]
 
     def likeness(place: int) -> float:
-        others = set(words[place])
-        return len(mine & others) / max(len(mine | others), 1)
+        others = words[place][1]
+        both = len(mine & others)
+        return both / max(len(mine) + len(others) - both, 1)
 
     nearest = min(islice(different, CANDIDATES), key=likeness, default=None)
     return None if nearest is None else references[nearest]
@@ -82,7 +83,7 @@ def probes_of(form: bool) -> tuple[Probe, ...]:
 def fire(
     grader: SkillGrader, probes: Sequence[Probe], cases: Sequence[Case], waived: Mapping[str, str], effort: Effort
 ) -> Fired:
-    """Grade the texts of every probe that is not waived."""
+    """Grade the texts of every probe that is not waived. Raises NoAnswer."""
     shots: dict[str, list[Shot]] = {probe.name: [] for probe in probes if probe.name not in waived}
     seconds = 0.0
     for slow in (False, True):
@@ -94,7 +95,7 @@ def fire(
             for text in probe.texts(case)
         ]
         started = time.perf_counter()
-        graded = shoot(grader, [(case, text) for _, case, text in planned])
+        graded = shoot(grader, [(case, text) for _, case, text in planned], slow=slow)
         seconds = time.perf_counter() - started
         for (name, _, _), shot in zip(planned, graded, strict=True):
             shots[name].append(shot)
@@ -115,6 +116,7 @@ def extracted(fired: Fired) -> frozenset[str]:
 def judge(probes: Sequence[Probe], fired: Fired, waived: Mapping[str, str], file: Path, hints: bool) -> list[Result]:
     """One row for each probe, in the order of the table."""
     rows = []
+    found = extracted(fired)
     for probe in probes:
         if probe.name in waived:
             rows.append(Result(name=probe.name, expects=probe.expects, outcome="waived", note=waived[probe.name]))
@@ -123,7 +125,7 @@ def judge(probes: Sequence[Probe], fired: Fired, waived: Mapping[str, str], file
         for shot in fired.shots[probe.name]:
             by_task.setdefault(shot.case.task.id, []).append(shot)
         if by_task:
-            rows.append(_row(probe, list(by_task.values()), extracted(fired), file, hints))
+            rows.append(_row(probe, list(by_task.values()), found, file, hints))
         else:
             rows.append(Result(name=probe.name, expects=probe.expects, outcome="n/a"))
     return rows

@@ -5,10 +5,10 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 
 from rft_ilab.grading.engine import SkillGrader
-from rft_ilab.grading.proof.golden import Finding, rollout
+from rft_ilab.grading.proof.golden import Finding, patiently
 from rft_ilab.grading.proof.hostile import Case
 from rft_ilab.types import Grade
 
@@ -30,9 +30,8 @@ class Effort:
     hints: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Shot:
-    """One text, as graded on one task."""
+class Shot(NamedTuple):
+    """One text, as graded on one task. A named tuple, as :class:`~rft_ilab.grading.sample.Mark` is: there are many."""
 
     case: Case
     text: str
@@ -72,7 +71,11 @@ def spread(items: Sequence[T], count: int) -> list[T]:
     return [items[i * len(items) // count] for i in range(count)]
 
 
-def shoot(grader: SkillGrader, pairs: Sequence[tuple[Case, str]]) -> list[Shot]:
-    """All texts in one call of the grader: a Python grader starts one process for every 64 pairs of a call."""
-    grades = grader.grade([(case.task, rollout(case.task, text)) for case, text in pairs])
-    return [Shot(case=case, text=text, grade=grade) for (case, text), grade in zip(pairs, grades, strict=True)]
+def shoot(grader: SkillGrader, pairs: Sequence[tuple[Case, str]], *, slow: bool = False) -> list[Shot]:
+    """As many texts as possible in one call of the grader: a Python grader starts a process for every 64 of them.
+
+    Raises NoAnswer where it gives no score any more, unless the texts are meant to be ``slow``.
+    """
+    texts = [(case.task, text) for case, text in pairs]
+    grades = grader.grade_texts(texts) if slow else patiently(grader, texts)
+    return [Shot(case, text, grade) for (case, text), grade in zip(pairs, grades, strict=True)]

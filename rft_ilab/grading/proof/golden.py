@@ -6,20 +6,25 @@ Gold: every reference passes its own grader. Golden cases: a shared grader score
 from __future__ import annotations
 
 import dataclasses
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from rft_ilab.errors import RftError
+from rft_ilab.errors import GraderError, RftError
 from rft_ilab.grading.engine import SkillGrader, grader_of
 from rft_ilab.grading.sample import shown
 from rft_ilab.skills.reading import read_text
 from rft_ilab.skills.tasks import parse_row
 from rft_ilab.skills.tree import expand, shared_grader
-from rft_ilab.types import Rollout, Task
+from rft_ilab.types import Grade, Task
 
 MAX_ALIKE = 5
+# A grader that never returns is stopped after 5 s, every time: hundreds of references would take an hour.
+FIRST, CHUNK = 3, 128
+PATIENCE = 10.0  # seconds
+NO_ANSWER = "the grader gives no score"
 MAX_CASES_BYTES = 8 << 20
 Numbered = tuple[int, Task]
 
@@ -46,12 +51,46 @@ class Finding:
         return cls(severity="error", message=error.what, file=where, line=error.line, fix=error.fix)
 
 
+class NoAnswer(GraderError):
+    """A grader failed on one text after the other, and took its time. ``grades``: what it said until then."""
+
+    def __init__(self, grades: Sequence[Grade], seconds: float) -> None:
+        what = f"{NO_ANSWER}, the last {FIRST} times in a row and after {seconds:.0f} s"
+        super().__init__(f"{what}; nothing else was tried", fix="find out what it waits for")
+        self.grades, self.seconds = list(grades), seconds
+
+
+def patiently(grader: SkillGrader, pairs: Sequence[tuple[Task, str]], first: int = CHUNK) -> list[Grade]:
+    """The grades of texts, asked for in chunks, the first one of ``first`` texts. Raises NoAnswer.
+
+    Given up is where a chunk takes longer than :data:`PATIENCE` and ends with :data:`FIRST` errors.
+    """
+    grades: list[Grade] = []
+    while len(grades) < len(pairs):
+        started = time.monotonic()
+        size = CHUNK if grades else first
+        part = grader.grade_texts(pairs[len(grades) : len(grades) + size])
+        grades += part
+        seconds = time.monotonic() - started
+        if seconds > PATIENCE and len(part) >= FIRST and all(grade.error for grade in part[-FIRST:]):
+            raise NoAnswer(grades, seconds)
+    return grades
+
+
 def gold(grader: SkillGrader, tasks: Sequence[Numbered], file: Path) -> tuple[list[Finding], list[Numbered]]:
-    """Findings for the tasks whose reference is not accepted, and the other tasks."""
+    """Findings for the tasks whose reference is not accepted, and those whose is. Tasks after :class:`NoAnswer` are
+    neither, and one finding says so."""
     refused: list[Finding] = []
     accepted: list[Numbered] = []
-    grades = grader.grade([(task, rollout(task, task.reference)) for _, task in tasks])
-    for (line, task), grade in zip(tasks, grades, strict=True):
+    untried: list[Finding] = []
+    try:
+        grades = patiently(grader, [(task, task.reference) for _, task in tasks], FIRST)
+    except NoAnswer as error:
+        grades, left = error.grades, tasks[len(error.grades) :]
+        if left:
+            message = f"{len(left)} more references were not tried, the next one here: {error.what.partition(';')[0]}"
+            untried = [Finding(severity="error", message=message, file=file, line=left[0][0], fix=error.fix)]
+    for (line, task), grade in zip(tasks, grades, strict=False):
         if grade.error is not None:
             message = f"the grader fails on the reference: {grade.error}"
         elif not grade.passed:
@@ -65,12 +104,7 @@ def gold(grader: SkillGrader, tasks: Sequence[Numbered], file: Path) -> tuple[li
     if rest:
         message = f"{len(rest)} more references are refused, the next one here"
         rest = [dataclasses.replace(rest[0], message=message)]
-    return refused[:MAX_ALIKE] + rest, accepted
-
-
-def rollout(task: Task, completion: str) -> Rollout:
-    """A completion that no model made."""
-    return Rollout(task_id=task.id, index=0, policy_id="selftest", completion=completion, stop="eos")
+    return refused[:MAX_ALIKE] + rest + untried, accepted
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +170,12 @@ def golden(file: Path, graders: Path, asks: Callable[[Mapping[str, Any]], bool])
 
 def broken_cases(grader: SkillGrader, cases: Sequence[GoldenCase], file: Path) -> Iterator[Finding]:
     """Findings for the golden cases that do not hold."""
-    for case, grade in zip(cases, grader.grade([(c.task, rollout(c.task, c.sample)) for c in cases]), strict=True):
+    try:
+        grades = patiently(grader, [(case.task, case.sample) for case in cases])
+    except NoAnswer as error:
+        grades = error.grades
+        yield Finding.of(error, file)
+    for case, grade in zip(cases, grades, strict=False):
         if grade.score != case.score:
             wanted = "an error" if case.score is None else f"{case.score:g}"
             got = "an error" if grade.score is None else f"{grade.score:g}"

@@ -18,7 +18,7 @@ from rft_ilab.errors import RftError, SkillError
 from rft_ilab.grading.engine import SkillGrader, build_grader
 from rft_ilab.grading.generator import FILE as GENERATOR
 from rft_ilab.grading.generator import checked_row, generated_rows, has_generator
-from rft_ilab.grading.proof.golden import MAX_ALIKE, Finding, Numbered, rollout
+from rft_ilab.grading.proof.golden import MAX_ALIKE, Finding, Numbered
 from rft_ilab.grading.proof.prove import LINT, LINT_SLOW, REMOTE, SLOW, has_part, prove
 from rft_ilab.grading.proof.waivers import read_waivers
 from rft_ilab.skills.reading import read_text
@@ -120,7 +120,7 @@ def _generated(grader: SkillGrader, skill: Skill) -> list[Finding]:
             found.append(Finding(severity="error", message=message, file=path, fix=error.fix or fix))
     if has_part(skill.grader, REMOTE):
         return found
-    for (number, _), grade in zip(tasks, grader.grade([(t, rollout(t, t.reference)) for _, t in tasks]), strict=True):
+    for (number, _), grade in zip(tasks, grader.grade_texts([(t, t.reference) for _, t in tasks]), strict=True):
         if not grade.passed:
             message = f"row {number}: the grader does not accept the reference: {grade.error or grade.reason}"
             found.append(Finding(severity="error", message=message, file=path, fix="correct one of the two"))

@@ -18,7 +18,7 @@ from rft_ilab.grading.engine import SkillGrader, grader_of
 from rft_ilab.grading.proof.battery import cases_of, extracted, fire, judge, probes_of
 from rft_ilab.grading.proof.evidence import Effort, Result, spread
 from rft_ilab.grading.proof.exploits import GOLD
-from rft_ilab.grading.proof.golden import Finding, Numbered, broken_cases, cases_file, gold, read_cases
+from rft_ilab.grading.proof.golden import Finding, NoAnswer, Numbered, broken_cases, cases_file, gold, read_cases
 from rft_ilab.grading.proof.mutation import Mutation, mutate
 from rft_ilab.grading.proof.rules import latency, run_rules
 from rft_ilab.grading.proof.waivers import MUTANT, read_waivers
@@ -112,6 +112,26 @@ def prove(
     proof = dataclasses.replace(proof, refused=len(tried) - len(accepted))
     if not accepted:
         return dataclasses.replace(proof, findings=tuple(findings))
+    try:
+        return _attacked(proof, grader, config, accepted, waivers, findings, tasks_file, effort)
+    except NoAnswer as error:
+        return dataclasses.replace(proof, findings=(*findings, Finding.of(error, grader_file)))
+
+
+def _attacked(
+    proof: Proof,
+    grader: SkillGrader,
+    config: Mapping[str, Any],
+    accepted: Sequence[Numbered],
+    waivers: Mapping[str, str],
+    findings: Sequence[Finding],
+    tasks_file: Path,
+    effort: Effort,
+) -> Proof:
+    """The proof with all that is tried on ``accepted`` tasks, and their findings after ``findings``.
+
+    Raises NoAnswer.
+    """
     cases = cases_of(accepted, _texts(config, "label", "labels"), effort.wide)
     form = config.get("type") in FORM
     probes = probes_of(form)
@@ -129,14 +149,14 @@ def prove(
         without,
         tasks_file,
     )
-    findings += [finding for result in results for finding in result.findings] + list(changed.findings)
+    found = [finding for result in results for finding in result.findings] + list(changed.findings)
     return dataclasses.replace(
         proof,
         results=tuple(results),
         mutation=changed,
         waived_mutants=waived,
         latency_ms=latency(grader, cases, effort.timed),
-        findings=tuple(findings),
+        findings=(*findings, *found),
     )
 
 
