@@ -7,6 +7,7 @@ with :func:`dataclasses.replace`. See ``docs/reference.md`` for the file with al
 from __future__ import annotations
 
 import dataclasses
+import os
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ from rft_ilab.errors import SkillError
 from rft_ilab.types import Tier
 
 FILE_NAME = "rft.toml"
+MAX_FILE_BYTES = 1 << 20
 TRACKERS = ("tensorboard", "wandb", "mlflow")
 
 
@@ -190,12 +192,19 @@ def load_settings(taxonomy: Path) -> Settings:
     Raises SkillError that names the file and the offending key.
     """
     path = taxonomy / FILE_NAME
-    if not path.exists():
+    if not os.path.lexists(path):
         return Settings()
+    # A branch that somebody checked out may have put a link there, to a device or to what is not to be read.
+    if path.is_symlink() or not path.is_file():
+        raise SkillError("is not a regular file", where=path, fix="put the file itself there")
+    if path.stat().st_size > MAX_FILE_BYTES:
+        raise SkillError(f"more than {MAX_FILE_BYTES >> 20} MiB", where=path)
     try:
         raw = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:
         raise SkillError(f"not valid TOML: {error}", where=path) from error
+    except RecursionError as error:
+        raise SkillError("not valid TOML: nested too deeply", where=path) from error
     tables = dict(raw)
     skills = tables.pop("skills", {})
     if not isinstance(skills, dict):

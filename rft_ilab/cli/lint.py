@@ -57,7 +57,7 @@ def lint(
     from rft_ilab.grading.cage.pool import workers
     from rft_ilab.grading.proof.lint import lint_taxonomy, shared_files
     from rft_ilab.report.findings import render
-    from rft_ilab.report.wording import count
+    from rft_ilab.report.wording import count, one_line
     from rft_ilab.skills.gitobjects import git
     from rft_ilab.skills.restyle import repair, untidy_files
     from rft_ilab.skills.tree import leaf_names
@@ -74,7 +74,7 @@ def lint(
         chosen = names if only is None else [name for name in only if name in names]
         for found in untidy_files(taxonomy_path, chosen, list(shared_files(taxonomy_path, only, shared))):
             repair(taxonomy_path, found)
-            click.echo(f"fixed {found.file}: {found.problem}", err=True)
+            click.echo(one_line(f"fixed {found.file}: {found.problem}"), err=True)
     findings = lint_taxonomy(taxonomy_path, settings, only, shared=shared, style=True, workers=workers())
     errors = sum(finding.severity == "error" for finding in findings)
     root = Path(git(taxonomy_path, "rev-parse", "--show-toplevel") or ".")

@@ -145,8 +145,8 @@ def _take_over(name: str, files: Sequence[str], head: Head, judges: Path, traini
 def _merge_tasks(name: str, file: str, head: Path, judges: Path, target: Path) -> tuple[bool, list[Note]]:
     """Write the base's test tasks and the branch's others; whether these differ from the base's, and what was left out.
 
-    A branch's task that is in a group of the base's test split, or has the id or the question of one of its tasks,
-    would teach the test: it is left out.
+    A branch's task that is in a group of the base's test split, has the id of one of its tasks, or asks what one asks
+    in any of its turns, would teach the test: it is left out.
     """
     before, after = _rows(judges, name), _rows(head, name)
     tests = [row for row in before if row.task.split == "test"]
@@ -155,8 +155,9 @@ def _merge_tasks(name: str, file: str, head: Path, judges: Path, target: Path) -
     leaks: list[_Row] = []
     for row in after:
         if row.task.split != "test":
-            known = (_group(row.task), groups), (_id(row.task), ids - {None}), (_question(row.task), questions)
-            (leaks if any(value in those for value, those in known) else kept).append(row)
+            known = (_group(row.task), groups), (_id(row.task), ids - {None})
+            leak = any(value in those for value, those in known) or not questions.isdisjoint(_turns(row.task))
+            (leaks if leak else kept).append(row)
     notes = []
     if leaks:
         message = (
@@ -207,4 +208,8 @@ def _id(task: Task) -> str | None:
 
 
 def _question(task: Task) -> str:
-    return " ".join(task.messages[-1].content.casefold().split())
+    return _turns(task)[-1]
+
+
+def _turns(task: Task) -> list[str]:
+    return [" ".join(message.content.casefold().split()) for message in task.messages]

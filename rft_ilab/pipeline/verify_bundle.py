@@ -15,6 +15,7 @@ from pathlib import Path
 from rft_ilab.errors import RunError
 from rft_ilab.pipeline.basemodel import EMBEDDED_NAME
 from rft_ilab.pipeline.bundle import (
+    ADAPTER_CONFIG,
     BUNDLE,
     EVIDENCE,
     FIX,
@@ -123,10 +124,12 @@ def _files(directory: Path, bundle: Bundle, there: Mapping[str, int], own: str) 
 
 def _weights(directory: Path, bundle: Bundle, judged: str) -> list[str]:
     """Does the digest of the judged model follow from the files that are here?"""
-    if (
-        digest_of_files({name: bundle.judged_files[name] for name in answering_files(list(bundle.judged_files))})
-        != judged
-    ):
+    # A file that the digest does not cover was not judged, whatever the list says.
+    if uncovered := set(bundle.judged_files) - set(answering_files(list(bundle.judged_files))):
+        return [f"{BUNDLE}: {min(uncovered)} is no file that the judged digest covers"]
+    if unknown := set(bundle.tensors) - set(bundle.judged_files):
+        return [f"{BUNDLE}: {min(unknown)} is no file of the judged model"]
+    if digest_of_files(bundle.judged_files) != judged:
         return [f"{BUNDLE}: the files that it says were judged do not have the judged digest {judged}"]
     if bundle.kind == "model":
         actual = directory_digest(directory)
@@ -154,6 +157,10 @@ def _merged(directory: Path, bundle: Bundle, base: Path | None, number_format: s
         raise RunError(
             f"not the adapter's base: its digest is {actual}, not {bundle.base}", where=base, fix="name the right one"
         )
+    config = strict_json(directory / ADAPTER_CONFIG)
+    named = config.get("base_model_name_or_path") if isinstance(config, dict) else None
+    if named != bundle.base_name:
+        return [f"{ADAPTER_CONFIG}: it would be put on {str(named)[:100]!r}, not on {bundle.base_name}"]
     found = merged_digests(base, directory, bundle.tensors, number_format)
     return [
         f"adapter_model.safetensors: merged into its base it gives another {name} than was judged (or this processor "

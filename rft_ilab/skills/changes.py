@@ -104,6 +104,6 @@ def _reconfigured(revision: Revision, base: str, taxonomy: Path) -> set[str]:
 def _tables(text: bytes) -> dict[str, Any]:
     try:
         tables = tomllib.loads(text.decode()).get("skills", {})
-    except ValueError:
+    except (ValueError, RecursionError, AttributeError):
         return {}
     return tables if isinstance(tables, dict) else {}

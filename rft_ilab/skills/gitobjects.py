@@ -2,13 +2,16 @@
 
 Nothing here makes a working tree or a diff, so nothing that a commit holds is ever acted on: no filter, no attribute,
 no ``textconv``, no hook, no submodule. Replacement objects are not looked at, and the file system monitor that a
-configuration may name is not started.
+configuration may name is not started. git takes any directory that looks like the inside of a ``.git`` for a repository
+and runs what the ``config`` there names, so files that a commit brought could be one: see :func:`asking`.
 """
 
 from __future__ import annotations
 
 import os
 import subprocess
+import tempfile
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +19,7 @@ from pathlib import Path
 from rft_ilab.errors import SkillError
 
 SECONDS = 120  # of one git command
+MAX_LISTING = 64 << 20  # bytes that name the files of a tree; a few objects can hold one another a billion times
 REGULAR = ("100644", "100755")
 KINDS = {"120000": "a symbolic link", "160000": "a submodule"}
 LFS = b"version https://git-lfs.github.com/spec/"
@@ -41,15 +45,33 @@ class Entry:
 
     @property
     def may_be_written(self) -> bool:
-        """A tree object is only bytes: nothing stops one from holding a name like ``..``."""
-        return self.path.isprintable() and not any(part in ("", ".", "..", ".git") for part in self.path.split("/"))
+        """A tree object is only bytes: nothing stops one from holding a name like ``..``. Nor may a file be ``HEAD``,
+        which would make a repository of its directory."""
+        parts = self.path.split("/")
+        unfit = parts[-1] == "HEAD" or any(part in ("", ".", "..") or part.casefold() == ".git" for part in parts)
+        return self.path.isprintable() and not unfit
 
 
 def entries(repository: Path, commit: str, *paths: str) -> tuple[list[Entry] | None, str]:
     """All files of a commit, or those below ``paths``; None and git's complaint if it cannot be read."""
-    listing, complaint = ask(repository, "ls-tree", "-r", "-l", "-z", "--full-tree", commit, "--", *paths)
-    if listing is None:
-        return None, complaint
+    wanted = ["ls-tree", "-r", "-l", "-z", "--full-tree", commit, "--", *paths]
+    with (
+        tempfile.TemporaryFile() as said,
+        subprocess.Popen(
+            [*asking(repository), *wanted], stdout=subprocess.PIPE, stderr=said, env=environment()
+        ) as process,
+    ):
+        assert process.stdout
+        ending = threading.Timer(SECONDS, process.kill)
+        ending.start()
+        listing = process.stdout.read(MAX_LISTING + 1)
+        ending.cancel()
+        if len(listing) > MAX_LISTING:
+            process.kill()
+            return None, f"more than {MAX_LISTING >> 20} MiB of names of files"
+        if process.wait():
+            said.seek(0)
+            return None, _line(said.read())
     return [_entry(line) for line in listing.split(b"\0") if line], ""
 
 
@@ -63,7 +85,7 @@ def _entry(line: bytes) -> Entry:
 def contents(repository: Path, wanted: Sequence[Entry]) -> Iterator[bytes]:
     """The blobs, one at a time, from one process. Raises SkillError if git does not have one."""
     with subprocess.Popen(
-        ["git", "-C", str(repository), "cat-file", "--batch"],
+        [*asking(repository), "cat-file", "--batch"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
@@ -81,18 +103,34 @@ def contents(repository: Path, wanted: Sequence[Entry]) -> Iterator[bytes]:
             yield content
 
 
+def asking(directory: Path) -> list[str]:
+    """The beginning of a command of git's in a working tree. Only ``.git`` makes a repository here, whatever else lies
+    above or in ``directory``; git obeys from 2.38 on.
+
+    Raises SkillError where an older one would find something else, too.
+    """
+    for folder in (place := Path(os.path.abspath(directory)), *place.parents):
+        if os.path.lexists(folder / ".git"):
+            break
+        if os.path.lexists(folder / "HEAD"):
+            raise SkillError("git would take this directory for a repository", where=folder, fix="remove HEAD from it")
+    return ["git", "-C", str(directory), "-c", "core.fsmonitor=false", "-c", "safe.bareRepository=explicit"]
+
+
 def ask(directory: Path, *arguments: str) -> tuple[bytes | None, str]:
-    """What git said, None if it failed, and what it complained of (one line)."""
-    quiet = ["-c", "core.fsmonitor=false", "-c", "core.warnAmbiguousRefs=true"]
-    command = ["git", "-C", str(directory), *quiet, *arguments]
+    """What git said, None if it failed, and what it complained of (one line). Raises SkillError, see :func:`asking`."""
+    command = [*asking(directory), "-c", "core.warnAmbiguousRefs=true", *arguments]
     try:
         done = subprocess.run(command, capture_output=True, check=False, timeout=SECONDS, env=environment())
     except FileNotFoundError as error:
         raise SkillError("git is not installed", fix="a revision is read with it") from error
     except subprocess.TimeoutExpired as error:
         raise SkillError(f"git {arguments[0]} took more than {SECONDS} s", where=directory) from error
-    complaint = " ".join(done.stderr.decode(errors="replace").split())[:200]
-    return (None if done.returncode else done.stdout), complaint
+    return (None if done.returncode else done.stdout), _line(done.stderr)
+
+
+def _line(complaint: bytes) -> str:
+    return " ".join(complaint.decode(errors="replace").split())[:200]
 
 
 def git(directory: Path, *arguments: str) -> str:

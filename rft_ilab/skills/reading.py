@@ -1,7 +1,8 @@
 """Strict readers for files that came from outside: sizes, symlinks, JSON and YAML without surprises.
 
 JSON: no NaN or infinities (``1e999`` included), no duplicate keys, no lone surrogates, at most 64 levels.
-YAML: ``SafeLoader`` on at most 256 kB, no aliases, no merge keys, at most 32 levels, no duplicate keys.
+YAML: ``SafeLoader`` on at most 256 kB, no aliases, no merge keys, at most 32 levels, no duplicate keys, no
+endless numbers.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from rft_ilab.errors import SkillError
 MAX_JSON_DEPTH = 64
 MAX_YAML_BYTES = 256 * 1024
 MAX_YAML_DEPTH = 32
+MAX_DIGITS = 1000  # of a whole number; Python may refuse to write one with more than 4,300
+NUMBER_TAG = "tag:yaml.org,2002:int"
 MERGE_TAG = "tag:yaml.org,2002:merge"
 
 
@@ -141,6 +144,8 @@ class _StrictLoader(yaml.SafeLoader):
         self.depth -= 1
         if isinstance(node, yaml.MappingNode):
             self._check_keys(node)
+        if isinstance(node, yaml.ScalarNode) and node.tag == NUMBER_TAG and len(node.value) > MAX_DIGITS:
+            raise _refused(f"a number of {len(node.value)} characters", event)
         return node
 
     def _check_keys(self, mapping: yaml.MappingNode) -> None:

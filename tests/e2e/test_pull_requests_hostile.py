@@ -5,15 +5,19 @@ from __future__ import annotations
 import json
 import os
 import re
+import resource
+import shutil
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from rft_ilab.config import Settings
 from rft_ilab.skills import proposal as proposal_module
+from rft_ilab.skills.tree import load_skill
 from tests.e2e.pull_requests import Project, as_program, described, project, questions
-from tests.unit.repositories import git
+from tests.unit.repositories import commit_all, git
 from tests.unit.taxonomies import write_skill
 
 __all__ = ["project"]
@@ -315,3 +319,41 @@ def test_a_table_of_settings_of_a_new_skill_cannot_change_those_of_others(projec
     watched = next(row for row in project.verdict()["watched"] if row["skill"] == "area/watched")
     assert watched["margin"] == 0.2 and watched["tier"] == "supporting"
     assert os.environ["RFT_ILAB_UNTRUSTED"] == "1"
+
+
+def test_a_repository_inside_a_leaf_is_none(project: Project, tmp_path: Path):
+    """git takes any directory with HEAD, objects and refs for a repository, and runs what its config names."""
+    leaf, touched = project.add_good_skill(), tmp_path / "touched"
+    inner = tmp_path / "inner"
+    (inner / "f").parent.mkdir()
+    (inner / "f").write_text("x")
+    commit_all(inner)
+    head, _, message = git(inner, "cat-file", "commit", "HEAD").partition("\n\n")
+    signature = "gpgsig -----BEGIN PGP SIGNATURE-----\n \n x\n -----END PGP SIGNATURE-----"
+    signed = f"{head}\n{signature}\n\n{message}\n".encode()
+    commit = git(inner, "hash-object", "-t", "commit", "-w", "--stdin", stdin=signed)
+    shutil.copytree(inner / ".git" / "objects", leaf / "objects")
+    (leaf / "refs" / "heads").mkdir(parents=True)
+    (leaf / "refs" / "heads" / "main").write_text(f"{commit}\n")
+    (leaf / "HEAD").write_text("ref: refs/heads/main\n")
+    (leaf / "program").write_text(f"#!/bin/sh\ntouch {touched}\n")
+    (leaf / "program").chmod(0o755)
+    config = "[core]\nrepositoryformatversion = 0\nbare = true\n[log]\nshowSignature = true\n[gpg]\nprogram = {}\n"
+    (leaf / "config").write_text(config.format(leaf / "program"))
+    git(project.root, "add", "-f", ".")
+    project.commit()
+    refused(project, f"file={LEAF}/HEAD::a name that no file may have")
+    assert load_skill(project.taxonomy, "area/new", Settings()).commit == "unversioned"
+    assert not touched.exists()
+
+
+def test_a_few_trees_that_hold_a_billion_files(project: Project):
+    tree, kind = git(project.root, "hash-object", "-w", "--stdin", stdin=b"x"), "100644 blob"
+    for _ in range(9):
+        listing = "".join(f"{kind} {tree}\td{number}\n" for number in range(10))
+        tree, kind = git(project.root, "mktree", stdin=listing.encode()), "040000 tree"
+    commit = git(project.root, "commit-tree", tree, "-p", "HEAD", "-m", "bomb")
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    result = project.command("--precheck", "--head", commit)
+    assert result.exit_code == 2 and "more than 64 MiB of names of files" in result.stderr
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 256 << 10  # KiB

@@ -6,12 +6,16 @@ import json
 import subprocess
 import sys
 import time
+import types
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
+from instructlab.configuration import get_default_config
 
+from rft_ilab.cli.lint import lint as lint_command
 from rft_ilab.config import Settings, SkillSettings
 from rft_ilab.errors import SkillError
 from rft_ilab.grading.engine import SkillGrader
@@ -254,6 +258,40 @@ def tasks(seed):
     (leaf / "generator.py").write_text(f"import random\ndef tasks(seed):\n    while True:\n        yield {row}\n")
     ((_, _, message),) = errors(lint_taxonomy(tmp_path, Settings()))
     assert message == "yields other rows when asked again with the same seed"
+
+
+def test_no_grader_is_let_out_to_a_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its address, and the variables that its headers ask for, may be a stranger's choice."""
+    monkeypatch.setattr("rft_ilab.grading.checks.endpoint.mark_all", lambda *_: pytest.fail("lint asked a server"))
+    headers = {"x": "${RFT_ENDPOINT_KEY}"}
+    endpoint = {"type": "endpoint", "name": "e", "url": "http://127.0.0.1:9/", "headers": headers}
+    leaf = write_skill(tmp_path / "taxonomy", grader=endpoint)
+    (leaf / "generator.py").write_text(
+        "def tasks(seed):\n    yield {'messages': [{'role': 'user', 'content': 'x?'}], 'reference': 'YES'}\n"
+    )
+    graders = tmp_path / "graders"
+    graders.mkdir()
+    (graders / "outside.json").write_text(json.dumps(endpoint))
+    (graders / "outside.cases.jsonl").write_text('{"sample": "YES", "item": {}, "score": 1.0}\n')
+    told = [finding.message for finding in lint_taxonomy(tmp_path / "taxonomy", Settings())]
+    assert "golden cases not tried here: the grader asks a model or a server" in told
+    assert "not proven here: the grader asks a model or a server" in told
+
+
+@pytest.mark.parametrize("name", ["area/\udcff", "area/\x1b[2J\n::error::x"])
+def test_a_name_that_no_terminal_should_see(tmp_path: Path, name: str) -> None:
+    leaf = write_skill(tmp_path, name)
+    (leaf / "attribution.txt").write_text("Title \n")
+    host = types.SimpleNamespace(config=get_default_config())
+    result = CliRunner(mix_stderr=False).invoke(lint_command, ["--taxonomy-path", str(tmp_path), "--fix"], obj=host)
+    assert result.exit_code == 2 and "bad skill name" in result.stdout
+    assert "Traceback" not in result.stderr and "\n::error" not in result.stderr
+
+
+@pytest.mark.parametrize("number", ["0x" + "f" * 6000, "1" + ":10" * 40_000])
+def test_a_number_without_end(tmp_path: Path, number: str) -> None:
+    found = errors(lint(tmp_path, qna=QNA.replace("Seed question 0?", number)))
+    assert found == [("qna.yaml", 5, f"not valid YAML: a number of {len(number)} characters")]
 
 
 class Mute:

@@ -186,6 +186,7 @@ def test_settings_have_defaults(tmp_path: Path) -> None:
     ("text", "message"),
     [
         ("a = [", "not valid TOML"),
+        ("a = " + "[" * 20_000, "nested too deeply"),
         ("[gates]\n", "unknown table [gates]"),
         ("[gate]\nalhpa = 1\n", "unknown key 'alhpa' in [gate]"),
         ("[train]\nsteps = 'many'\n", "'steps' in [train] must be int"),
@@ -209,3 +210,9 @@ def test_bad_settings_name_file_and_key(tmp_path: Path, text: str, message: str)
 def test_manifest_is_plain_json(tmp_path: Path) -> None:
     Run.create(tmp_path / "r", {"identity": {"a": 1}})
     assert json.loads((tmp_path / "r" / "manifest.json").read_text())["stages"] == {}
+
+
+def test_settings_behind_a_link_are_not_read(tmp_path: Path) -> None:
+    (tmp_path / "rft.toml").symlink_to("/dev/zero")
+    with pytest.raises(SkillError, match="is not a regular file"):
+        load_settings(tmp_path)

@@ -16,11 +16,12 @@ import pytest
 import torch
 import yaml
 from click.testing import CliRunner, Result
+from safetensors.torch import load_file, save_file
 
 from rft_ilab.cli.ship import ship as ship_command
 from rft_ilab.cli.verify_bundle import verify_bundle as verify_command
 from rft_ilab.config import TrainSettings
-from rft_ilab.errors import PolicyError, RunError
+from rft_ilab.errors import RunError
 from rft_ilab.pipeline import ship as ship_module
 from rft_ilab.pipeline.bundle import BUNDLE, SUMS, read_bundle
 from rft_ilab.pipeline.ship import Shipped, Wishes, ship
@@ -113,6 +114,16 @@ def bundle(shipped: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(shipped, tmp_path / "bundle"))
 
 
+@pytest.fixture(scope="module")
+def shipped_adapter(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return ship(trained / "run", Wishes(output=tmp_path_factory.mktemp("adapter") / "b", adapter=True)).directory
+
+
+@pytest.fixture
+def adapter_bundle(shipped_adapter: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(shipped_adapter, tmp_path / "bundle"))
+
+
 def relist(bundle: Path, change: Callable[[dict[str, Any]], None] = lambda listed: None) -> None:
     """What a forger does: list everything anew, so that all digests fit."""
     listed = json.loads((bundle / BUNDLE).read_text())
@@ -202,10 +213,69 @@ def test_an_adapter_is_proven_by_merging(run: Path, trained: Path) -> None:
     flip_a_bit(made / "adapter_model.safetensors")
     relist(made)
     assert "gives another model.safetensors than was judged" in verify_bundle(made, base=trained / "base").findings[0]
-    (made / "adapter_config.json").write_text('{"r": 4, "lora_alpha": 8, "peft_type": "LOHA"}')
-    relist(made)
-    with pytest.raises(PolicyError, match="not a plain LoRA"):
-        verify_bundle(made, base=trained / "base")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"peft_type": "LOHA"}, "not a plain LoRA adapter: peft_type"),
+        ({"alpha_pattern": {"q_proj": 0}}, "not a plain LoRA adapter: alpha_pattern"),
+        ({"layer_replication": [[0, 1], [0, 1]]}, "not a plain LoRA adapter: layer_replication"),
+        ({"auto_mapping": {"parent_library": "evil"}}, "not a plain LoRA adapter: auto_mapping"),
+        ({"init_lora_weights": "pissa"}, "not a plain LoRA adapter: init_lora_weights"),
+        ({"something_of_tomorrow": 1}, "not a plain LoRA adapter: something_of_tomorrow"),
+        ({"target_modules": ".*q_proj"}, "not a plain LoRA adapter: target_modules"),
+        ({"target_modules": ["q_proj"]}, "takes no part in the judged weights"),
+        ({"base_model_name_or_path": "evil/base"}, "it would be put on 'evil/base', not on base"),
+    ],
+)
+def test_settings_by_which_a_loader_would_make_other_weights(
+    adapter_bundle: Path, trained: Path, change: dict[str, Any], said: str
+) -> None:
+    config = adapter_bundle / "adapter_config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | change))
+    relist(adapter_bundle)
+    assert_not_proven(adapter_bundle, trained, said)
+
+
+@pytest.mark.parametrize(
+    ("tensor", "said"),
+    [
+        ("base_model.model.lm_head.weight", "takes no part in the judged weights"),
+        ("base_model.model.model.norm.lora_A.weight", "takes no part in the judged weights"),
+        ("base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight", "does not fit its base"),
+    ],
+)
+def test_tensors_by_which_a_loader_would_make_other_weights(
+    adapter_bundle: Path, trained: Path, tensor: str, said: str
+) -> None:
+    file = adapter_bundle / "adapter_model.safetensors"
+    save_file(load_file(file) | {tensor: torch.ones(3, 3)}, file, {"format": "pt"})
+    relist(adapter_bundle)
+    assert_not_proven(adapter_bundle, trained, said)
+
+
+def assert_not_proven(bundle: Path, trained: Path, said: str) -> None:
+    result = invoke(verify_command, bundle, "--base", trained / "base")
+    assert result.exit_code in (1, 2) and said in result.stdout + result.stderr, result.stdout + result.stderr
+    assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize("name", ["modeling_tiny.py", "adapter_model.bin", "merges.txt"])
+def test_a_list_of_judged_files_cannot_vouch_for_more_than_the_digest_covers(bundle: Path, name: str) -> None:
+    (bundle / name).write_text("{}")
+
+    def forge(listed: dict[str, Any]) -> None:
+        listed["files"][name] = facts_of(bundle / name)
+        listed["judged"]["files"][name] = listed["files"][name]["sha256"]
+
+    relist(bundle, forge)
+    assert f"{BUNDLE}: {name} is no file that the judged digest covers" in verify_bundle(bundle).findings
+
+
+def test_a_list_of_tensors_names_judged_files_alone(adapter_bundle: Path, trained: Path) -> None:
+    relist(adapter_bundle, lambda listed: listed["tensors"].update({"other.safetensors": []}))
+    assert_not_proven(adapter_bundle, trained, "other.safetensors is no file of the judged model")
 
 
 def test_whatever_was_altered_is_missing_or_additional_is_named(bundle: Path) -> None:

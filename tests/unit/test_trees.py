@@ -61,8 +61,24 @@ def test_new_training_tasks_are_learnt(repository: Path) -> None:
         row("Something else?", "NO", id="8", group="g3", split="train"),
         row("Something else?", "NO", id="4", group="g9", split="train"),
         row("  test ONE? ", "NO", id="8", group="g8", split="val"),
+        {
+            "messages": [
+                {"role": "user", "content": "Test one?"},
+                {"role": "assistant", "content": "YES"},
+                {"role": "user", "content": "Again?"},
+            ],
+            "reference": "YES",
+            "id": "8",
+            "split": "train",
+        },
+        {
+            "messages": [{"role": "system", "content": "Test one?"}, {"role": "user", "content": "Well?"}],
+            "reference": "YES",
+            "id": "8",
+            "split": "train",
+        },
     ],
-    ids=["its group", "its id", "its question"],
+    ids=["its group", "its id", "its question", "in an earlier turn", "in the instruction"],
 )
 def test_a_test_task_of_the_base_is_not_learnt(repository: Path, leak: dict[str, Any]) -> None:
     without = [one for one in BASE if one["id"] not in ("3", "4")]

@@ -283,12 +283,12 @@ def test_the_command_is_the_same_and_its_exit_code_is_the_jobs(runner: Runner, c
     assert {word for word in second.split() if word.startswith("--")} <= known
 
 
-def pulls(*found: tuple[int, str, str]) -> str:
-    rows = [{"number": number, "head": {"sha": head}, "base": {"sha": base}} for number, head, base in found]
+def pulls(*found: tuple[int, str, str], ref: str = "main") -> str:
+    rows = [{"number": n, "head": {"sha": head}, "base": {"sha": base, "ref": ref}} for n, head, base in found]
     return json.dumps(rows)
 
 
-FIND = {"GH_TOKEN": "t", "OWNER": "stranger", "BRANCH": "a$(touch x)`touch x`;b", "SHA": "a" * 40}
+FIND = {"GH_TOKEN": "t", "OWNER": "stranger", "BRANCH": "a$(touch x)`touch x`;b", "SHA": "a" * 40, "TARGET": "main"}
 
 
 def test_finding_takes_the_open_pull_request_with_this_commit(runner: Runner):
@@ -298,13 +298,20 @@ def test_finding_takes_the_open_pull_request_with_this_commit(runner: Runner):
     assert done.returncode == 0, done.stderr
     assert (runner.root / "output").read_text() == f"number=12\nbase={'b' * 40}\n"
     asked, pending = runner.called
-    assert "repos/owner/project/pulls" in asked and "head=stranger:" in asked
+    assert "repos/owner/project/pulls" in asked and "head=stranger:" in asked and "base=main" in asked
     assert f"repos/owner/project/statuses/{'a' * 40} -f state=pending" in pending
     assert not (runner.workspace / "x").exists()
 
 
 @pytest.mark.parametrize(
-    "listing, code", [("[]", 0), (pulls((3, "0" * 40, "b")), 0), (pulls((3, "a" * 40, "$(x)")), 1)]
+    "listing, code",
+    [
+        ("[]", 0),
+        (pulls((3, "0" * 40, "b")), 0),
+        (pulls((3, "a" * 40, "$(x)")), 1),
+        # the same commit proposed for a branch with laxer graders
+        (pulls((3, "a" * 40, "b" * 40), ref="old"), 0),
+    ],
 )
 def test_finding_nothing_judges_nothing(runner: Runner, listing: str, code: int):
     runner.program("gh", f"echo '{listing}'")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -145,11 +145,13 @@ def read_cases(file: Path) -> tuple[list[GoldenCase], list[Finding]]:
     return good, findings
 
 
-def golden(file: Path, graders: Path) -> Iterator[Finding]:
-    """Findings of one shared grader: whether it loads, and whether its golden cases hold."""
+def golden(file: Path, graders: Path, asks: Callable[[Mapping[str, Any]], bool]) -> Iterator[Finding]:
+    """Findings of one shared grader: whether it loads, and whether its golden cases hold; these are not tried if it
+    ``asks`` a model or a server."""
     path = cases_file(file)
     try:
-        grader = grader_of(expand(shared_grader(file), file, graders), "", file)
+        config = expand(shared_grader(file), file, graders)
+        grader = grader_of(config, "", file)
         if not path.exists():
             fix = 'one {"sample": "...", "item": {...}, "score": 1.0} a line'
             yield Finding(severity="warning", message=f"no golden cases: {path.name} is missing", file=file, fix=fix)
@@ -159,6 +161,10 @@ def golden(file: Path, graders: Path) -> Iterator[Finding]:
         yield Finding.of(error, file)
         return
     yield from findings
+    if asks(config):
+        message = "golden cases not tried here: the grader asks a model or a server"
+        yield Finding(severity="warning", message=message, file=path, fix=f"ilab rft grader-test --grader {file}")
+        return
     yield from broken_cases(grader, cases, path)
 
 

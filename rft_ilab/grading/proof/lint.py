@@ -10,6 +10,7 @@ from rft_ilab.errors import SkillError
 from rft_ilab.grading.proof.golden import Finding, golden
 from rft_ilab.grading.proof.lint_skill import attempt, untidy_findings
 from rft_ilab.grading.proof.linters import lint_skills
+from rft_ilab.grading.proof.prove import REMOTE, has_part
 from rft_ilab.grading.proof.waivers import SUFFIX
 from rft_ilab.skills.restyle import untidy_files
 from rft_ilab.skills.tree import ROOT, check_settings, graders_directory, leaf_names, shared_names
@@ -45,7 +46,7 @@ def lint_taxonomy(
     if style:
         findings += untidy_findings(untidy_files(taxonomy, [], files))
     for file in files:
-        findings += golden(file, graders)
+        findings += golden(file, graders, lambda config: has_part(config, REMOTE))
     # A missing file, say, is met by more than one step.
     unique: dict[tuple[Path, int | None, str], Finding] = {}
     for finding in findings:
