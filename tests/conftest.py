@@ -13,3 +13,6 @@ os.environ.pop("GITHUB_STEP_SUMMARY", None)
 # The plugin that makes skills tests (rft_ilab/pytest_plugin) is tested with pytest's own fixture. It must stand here: a
 # test module cannot bring it, since its options are read before.
 pytest_plugins = ["pytester"]
+
+# Stand-ins for packages of the other environment: searched for doctests, they would be imported under the packages' names.
+collect_ignore = ["fake_open_instruct"]
