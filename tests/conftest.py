@@ -14,5 +14,5 @@ os.environ.pop("GITHUB_STEP_SUMMARY", None)
 # test module cannot bring it, since its options are read before.
 pytest_plugins = ["pytester"]
 
-# Stand-ins for packages of the other environment: searched for doctests, they would be imported under the packages' names.
+# Stand-ins for packages of the other environment: a search for doctests would import them under the packages' names.
 collect_ignore = ["fake_open_instruct"]
