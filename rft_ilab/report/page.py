@@ -66,6 +66,8 @@ def clip(text: str, limit: int) -> Markup:
     >>> clip("<script>", 9)
     Markup('&lt;scrip<span class="cut"> … 2 more characters</span>')
     """
+    if len(text) <= limit and len((whole := escape(wording.visible(text))).encode()) <= limit:
+        return whole  # as most texts do: one by one, characters took a fifth of a gate's time
     kept: list[str] = []
     used = 0
     for position, character in enumerate(text):
