@@ -11,6 +11,7 @@ import io
 import json
 import math
 import re
+import shlex
 import shutil
 from pathlib import Path
 
@@ -191,7 +192,7 @@ def test_every_make_target_that_is_named_exists() -> None:
     said += [line for block in blocks("console") for line in lines(block) if line.startswith("make ")]
     assert len(said) > 20
     for command in said:
-        for word in command.split()[1:]:
+        for word in shlex.split(command, comments=True)[1:]:
             name, assigned, _ = word.partition("=")
             if assigned:
                 assert re.search(rf"\$\({name}\)|\b{name} :?\?=|\$\(if \$\({name}\)|{name}", makefile), command
