@@ -20,7 +20,6 @@ from rft_ilab.cli.regress import regress as regress_command
 from rft_ilab.config import load_settings
 from rft_ilab.errors import RunError
 from rft_ilab.pipeline import Request, base_tree, regress, save_baseline
-from rft_ilab.pipeline import baselines as baselines_module
 from rft_ilab.pipeline.baselines import read_baseline
 from rft_ilab.pipeline.compared import number_formats
 from rft_ilab.store import Run, read_json, write_json
@@ -57,12 +56,7 @@ class World:
         self.said = io.StringIO()
 
     def policies(self, **answers: Answer) -> Request:
-        request = self.make(**answers)
-        # The same stand-ins for whoever saves.
-        from rft_ilab.pipeline import gate
-
-        self.patch.setattr(baselines_module, "local_policy", gate.local_policy)
-        return request
+        return self.make(**answers)
 
     def save(self, answer: Answer = weak, name: str = "main", **changes: Any) -> Path:
         request = self.policies(base=answer)

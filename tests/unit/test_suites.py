@@ -23,7 +23,7 @@ from rich.console import Console
 from rft_ilab.cli.suites import suites as suites_command
 from rft_ilab.config import SuiteSettings, load_settings
 from rft_ilab.errors import RftError, SkillError
-from rft_ilab.pipeline import baselines, gate, regress
+from rft_ilab.pipeline import gate, regress
 from rft_ilab.pipeline import request as request_module
 from rft_ilab.pipeline.baselines import save_baseline
 from rft_ilab.pipeline.cost import CHARACTERS_PER_TOKEN, DECODE_FACTOR
@@ -300,7 +300,7 @@ def request_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..
         made = {name: ScriptedPolicy(answer, name) for name, answer in (("base", base), ("tuned", tuned))}
         for policy in made.values():
             policy.id = f"local:{policy.id}"
-        for module in (gate, request_module, baselines):
+        for module in (gate, request_module):
             monkeypatch.setattr(module, "local_policy", lambda directory: made[Path(directory).name])
         monkeypatch.setattr(gate, "measure_speed", lambda policy: 100.0)
         monkeypatch.setattr(Workspace, "model_directory", tmp_path / "base")
