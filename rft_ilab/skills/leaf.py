@@ -115,6 +115,10 @@ def qna_text(description: str, seeds: Sequence[Seed], created_by: str) -> str:
     return text
 
 
+# What YAML 1.1 takes for the end of a line, besides the line feed.
+BREAKS = ("\r", "\x85", "\u2028", "\u2029")
+
+
 class _Dumper(yaml.SafeDumper):
     """Texts of several lines as blocks, where yamllint likes them; no aliases, which are refused when read."""
 
@@ -128,6 +132,8 @@ def _text(dumper: yaml.SafeDumper, value: str) -> yaml.Node:
         blank = "\n" * (MAX_BLANK_LINES + 2)
         plain = "\t" not in value and blank not in value and not value.startswith((" ", "\n")) and value[-2:] != "\n\n"
         style = "|" if plain else '"'
+    if any(mark in value for mark in BREAKS):
+        style = '"'  # the only style that names them; in the others they are folded into spaces
     return dumper.represent_scalar("tag:yaml.org,2002:str", value, style=style)
 
 

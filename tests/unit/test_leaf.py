@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from yamllint import linter
 from yamllint.config import YamlLintConfig
@@ -60,6 +60,7 @@ ANY = st.one_of(TEXTS, LONG.map("".join).filter(str.strip))
 
 @settings(deadline=None, max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(description=ANY, seeds=st.lists(st.tuples(ANY, ANY, st.none() | ANY), min_size=1, max_size=4))
+@example(description="a\x85b", seeds=[("0", "0\x85", "a\u2028b"), ("a\nb\x85", "a\rb", None)])
 def test_any_text_survives_yaml_and_pleases_yamllint(tmp_path: Path, description: str, seeds: list[Any]) -> None:
     examples = [Seed(question=q, answer=a, context=c) for q, a, c in seeds]
     text = qna_text(description, examples, "tests")
