@@ -22,7 +22,7 @@ from rft_ilab.pipeline.plan import Wish, plan
 from rft_ilab.pipeline.request import Workspace
 from rft_ilab.pipeline.screen import Screen
 from rft_ilab.pipeline.trees import Head
-from rft_ilab.report.pull import Note, Power, Rates, Sample, SelfTest
+from rft_ilab.report.pull import Note, Power, Prompted, Sample, SelfTest
 from rft_ilab.rl.signal import Signal, measure_signal, refuse_without_signal
 from rft_ilab.rollouts import Environment, Graded, collect
 from rft_ilab.skills.changes import Changes, concerned
@@ -33,6 +33,7 @@ from rft_ilab.types import Policy, Sampling
 TASKS, SAMPLES = 32, 4  # of the signal, for each prompt
 SHOWN = 3  # sample rows a skill
 FAILS = ("the grader fails on the reference", NO_ANSWER)
+BARE = "bare"
 KNOWN = 0.9  # a base model that is right so often has little to learn
 POWER = Wish(power=0.8, discordance=0.1, icc=0.5)
 
@@ -171,14 +172,14 @@ def _self_test(proof: Proof) -> SelfTest:
 
 def measure(
     space: Workspace, environment: Environment, policy: Policy, known: Set[str]
-) -> tuple[list[Rates], list[Sample], list[str]]:
+) -> tuple[list[Prompted], list[Sample], list[str]]:
     """What the base model does on training tasks, bare and with demonstrations; and reasons not to train, if any.
 
     Tasks whose id is not ``known`` come first: those are what the branch brings.
     """
     tasks = sorted(environment.split("train"), key=lambda task: (task.id in known, task.id))[:TASKS]
     train, most = space.settings.train, environment.settings
-    rates, samples, signals = [], [], []
+    found, samples = list[Prompted](), list[Sample]()
     for demonstrations in sorted({0, most.demonstrations}):
         groups = collect(
             policy,
@@ -199,45 +200,27 @@ def measure(
             group_size=train.group_size,
             after="base",
         )
-        signals.append(signal)
-        rates.append(_rates(signal, f"{demonstrations} demonstrations" if demonstrations else "bare"))
+        found.append(Prompted(prompt=f"{demonstrations} demonstrations" if demonstrations else BARE, signal=signal))
         samples += [_sample(group[0]) for group in groups[:SHOWN]] if demonstrations == 0 else []
-    return rates, samples, _no_signal(signals, train.signal_floor)
+    return found, samples, _no_signal(signal, train.signal_floor)
 
 
-def already_known(rates: Sequence[Rates]) -> list[str]:
+def already_known(found: Sequence[Prompted]) -> list[str]:
     """Skills of which the bare prompt is enough."""
     return [
-        f"{row.skill}: the base model is right {100 * row.pass_at_1:.0f}% of the time already; there is little to learn"
-        for row in rates
-        if row.prompt == "bare" and row.pass_at_1 >= KNOWN
+        f"{of.skill}: the base model is right {100 * of.pass_at_1:.0f}% of the time already; there is little to learn"
+        for row in found
+        if row.prompt == BARE and (of := row.signal).pass_at_1 >= KNOWN
     ]
 
 
-def _no_signal(signals: Sequence[Signal], floor: float) -> list[str]:
+def _no_signal(signal: Signal, floor: float) -> list[str]:
     """As the data stage will say it, which shows demonstrations."""
     try:
-        refuse_without_signal(signals[-1], floor)
+        refuse_without_signal(signal, floor)
     except SignalError as error:
         return [str(error)]
     return []
-
-
-def _rates(signal: Signal, prompt: str) -> Rates:
-    return Rates(
-        skill=signal.skill,
-        prompt=prompt,
-        tasks=signal.tasks,
-        samples=signal.samples,
-        errors=signal.errors,
-        pass_at_1=signal.pass_at_1,
-        pass_at_k=signal.pass_at_k,
-        all_wrong=signal.all_wrong,
-        all_right=signal.all_right,
-        mixed=signal.expected_mixed,
-        group_size=signal.group_size,
-        per_class=signal.per_class,
-    )
 
 
 def _sample(graded: Graded) -> Sample:

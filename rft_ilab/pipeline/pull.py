@@ -28,7 +28,7 @@ from rft_ilab.pipeline.screen import Screen
 from rft_ilab.pipeline.stages import train
 from rft_ilab.pipeline.trees import Head, Trees, head_tree, trees
 from rft_ilab.report import html, load
-from rft_ilab.report.pull import Note, PullReport, Rates, Sample
+from rft_ilab.report.pull import Note, Prompted, PullReport, Sample
 from rft_ilab.skills.proposal import Proposal, read_proposal
 from rft_ilab.skills.tasks import load_tasks
 from rft_ilab.skills.tree import load_skill
@@ -186,17 +186,17 @@ def _learn(
     request = dataclasses.replace(request, run=wish.run or wish.runs / f"pr-{_name(wish, request)[:12]}")
     space = Workspace(request)
     with found.timed("signal"):
-        rates: list[Rates] = []
+        signals: list[Prompted] = []
         samples: list[Sample] = []
         unfit: list[str] = []
         for environment in space.targets:
             screen.say(f"  {environment.skill.name}: what the base model knows")
             mine = measure(space, environment, space.student(), _known(three, environment.skill.name))
-            rates, samples, unfit = rates + mine[0], samples + mine[1], unfit + mine[2]
-    found.facts |= {"rates": tuple(rates), "samples": tuple(samples)}
+            signals, samples, unfit = signals + mine[0], samples + mine[1], unfit + mine[2]
+    found.facts |= {"signals": tuple(signals), "samples": tuple(samples)}
     with found.timed("power"):
         found.facts["power"] = tuple(powers(three.judges.taxonomy, settings, three.targets))
-    found.reasons += already_known(rates)
+    found.reasons += already_known(signals)
     for name in (name for name in three.targets if name in three.judges.new):
         found.reasons.append(
             f"{name} is new: its own test tasks and grader judge it, after the self-test above; all else is the base's"

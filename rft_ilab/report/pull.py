@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from rft_ilab.report.data import RunReport
+from rft_ilab.rl.signal import Signal
 from rft_ilab.types import Outcome
 
 Severity = Literal["error", "warning", "notice"]
@@ -43,23 +44,11 @@ class SelfTest:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Rates:
-    """pass@1 and pass@k of the base model on training tasks of one skill under one prompt.
+class Prompted:
+    """What the base model does on training tasks of one skill under one prompt, as training will look at it."""
 
-    ``mixed``: expected share of groups of ``group_size`` rollouts that are neither all right nor all wrong."""
-
-    skill: str
     prompt: str
-    tasks: int
-    samples: int
-    errors: int
-    pass_at_1: float
-    pass_at_k: float
-    all_wrong: float
-    all_right: float
-    mixed: float
-    group_size: int
-    per_class: Mapping[str, float] | None = None
+    signal: Signal
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,7 +96,7 @@ class PullReport:
     others: int = 0
     findings: tuple[Note, ...] = ()
     self_tests: tuple[SelfTest, ...] = ()
-    rates: tuple[Rates, ...] = ()
+    signals: tuple[Prompted, ...] = ()
     power: tuple[Power, ...] = ()
     samples: tuple[Sample, ...] = ()
     run: RunReport | None = None

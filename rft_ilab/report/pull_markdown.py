@@ -90,9 +90,9 @@ def _self_tests(report: PullReport) -> Iterator[str]:
 
 
 def _signal(report: PullReport) -> Iterator[str]:
-    if not report.rates:
+    if not report.signals:
         return
-    k = report.rates[0].samples
+    k = report.signals[0].signal.samples
     yield from (
         "### Signal",
         "",
@@ -101,17 +101,19 @@ def _signal(report: PullReport) -> Iterator[str]:
     )
     yield f"| skill | prompt | tasks | pass@1 | pass@{k} | all right | all wrong | groups expected mixed |"
     yield "|---|---|--:|--:|--:|--:|--:|--:|"
-    for row in report.rates:
-        shares = (row.pass_at_1, row.pass_at_k, row.all_right, row.all_wrong)
-        cells = [escape(row.skill), row.prompt, str(row.tasks), *map(wording.percent, shares)]
-        yield f"| {' | '.join([*cells, f'{wording.percent(row.mixed)} of {row.group_size}'])} |"
-    if errors := sum(row.errors for row in report.rates):
+    for row in report.signals:
+        of = row.signal
+        shares = (of.pass_at_1, of.pass_at_k, of.all_right, of.all_wrong)
+        cells = [escape(of.skill), row.prompt, str(of.tasks), *map(wording.percent, shares)]
+        yield f"| {' | '.join([*cells, f'{wording.percent(of.expected_mixed)} of {of.group_size}'])} |"
+    if errors := sum(row.signal.errors for row in report.signals):
         yield from ("", f"Not graded, and in none of these numbers: {wording.count(errors, 'answer')}.")
     yield ""
-    for row in report.rates:
-        if row.per_class and row.prompt == report.rates[0].prompt:
-            shown = ", ".join(f"{escape(name)} {wording.percent(share)}" for name, share in row.per_class.items())
-            yield from (f"pass@1 by class, {escape(row.skill)}: {shown}", "")
+    for row in report.signals:
+        if row.signal.per_class and row.prompt == report.signals[0].prompt:
+            shares_of = row.signal.per_class.items()
+            shown = ", ".join(f"{escape(name)} {wording.percent(share)}" for name, share in shares_of)
+            yield from (f"pass@1 by class, {escape(row.signal.skill)}: {shown}", "")
 
 
 def _power(report: PullReport) -> Iterator[str]:

@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rft_ilab.report.annotations import annotation, annotation_lines
-from rft_ilab.report.pull import Note, Power, PullReport, Rates, Sample, SelfTest
+from rft_ilab.report.pull import Note, Power, Prompted, PullReport, Sample, SelfTest
 from rft_ilab.report.pull_markdown import pull_markdown
+from rft_ilab.rl.signal import Signal
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "pull.md"
 LEAF = "taxonomy/compositional_skills/healthcare/refill_dose"
@@ -49,20 +50,24 @@ def report() -> PullReport:
                 errors=3,
             ),
         ),
-        rates=(
-            Rates(
-                skill="healthcare/refill_dose",
+        signals=(
+            Prompted(
                 prompt="bare",
-                tasks=32,
-                samples=4,
-                errors=1,
-                pass_at_1=0.0,
-                pass_at_k=0.0,
-                all_wrong=1.0,
-                all_right=0.0,
-                mixed=0.02,
-                group_size=8,
-                per_class={"yes": 0.0, "no": 0.0},
+                signal=Signal(
+                    skill="healthcare/refill_dose",
+                    after="base",
+                    tasks=32,
+                    samples=4,
+                    errors=1,
+                    pass_at_1=0.0,
+                    pass_at_k=0.0,
+                    all_wrong=1.0,
+                    all_right=0.0,
+                    mixed=0.0,
+                    expected_mixed=0.02,
+                    group_size=8,
+                    per_class={"yes": 0.0, "no": 0.0},
+                ),
             ),
         ),
         power=(
