@@ -96,8 +96,9 @@ class TrainSettings:
     the base model joins the loss; KL is measured every ``kl_every`` steps (0: never). While entropy (nats a token) is
     below ``entropy_target``, a bonus grows (0: never). ``loss_mean`` counts every ``token`` or every ``sequence``
     alike; answers that were cut off are ``graded`` like others or ``masked``. ``guidance`` weighs the authored
-    reference of a task whose group is wrong throughout (0: unused). Every ``checkpoint_every`` steps, of either kind,
-    and at least every two minutes, all is saved; that may differ on resuming.
+    reference of a task whose group is wrong throughout (0: unused). With ``async_steps`` 1 a step's batch is sampled
+    with the weights before the last update, while that is computed (0: after it). Every ``checkpoint_every`` steps, of
+    either kind, and at least every two minutes, all is saved; that may differ on resuming.
     """
 
     seed: int = 0
@@ -123,6 +124,7 @@ class TrainSettings:
     loss_mean: Literal["token", "sequence"] = "token"
     truncated: Literal["graded", "masked"] = "graded"
     guidance: float = 1.0
+    async_steps: Literal[0, 1] = 0
     max_grad_norm: float = 1.0
     val_every: int = 10
     val_tasks: int = 160

@@ -9,7 +9,7 @@ import itertools
 import json
 import operator
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from json.encoder import encode_basestring
 from typing import Any
 
@@ -51,6 +51,15 @@ class Graded:
     task: Task
     rollout: Rollout
     grade: Grade
+
+    def as_dict(self) -> dict[str, Any]:
+        """All but the task, as JSON; numbers are read back as they were."""
+        return {"rollout": asdict(self.rollout), "grade": asdict(self.grade)}
+
+    @classmethod
+    def of(cls, task: Task, row: Mapping[str, Any]) -> Graded:
+        rollout: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in row["rollout"].items()}
+        return cls(task=task, rollout=Rollout(**rollout), grade=Grade(**row["grade"]))
 
 
 def collect(

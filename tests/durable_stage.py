@@ -1,11 +1,12 @@
 """The RL stage on the tiny model as a command that can be killed anywhere.
 
 ``python -m tests.durable_stage HOME LIVES``: HOME gets ``taxonomy/`` and ``run/``; the variable MODEL names the model's
-directory, RUN another place for the run. LIVES is a JSON list; each life is one process that does the stage, resuming
-what the one before left. ``[function, text, n, moment]``: SIGKILL at the n-th call of a function whose arguments
-contain the text, ``before`` it, ``after`` it, or before it with the file (of rows: the last one) it was given cut in
-half, ``torn``. ``[seconds]``: SIGKILL after that time. ``[errno, function, text, n]``: that error instead of the call.
-``["room", bytes]``: so much room on the file system of RUN, a file takes the rest. ``[]``: nothing happens.
+directory, RUN another place for the run, ASYNC_STEPS the setting of that name. LIVES is a JSON list; each life is one
+process that does the stage, resuming what the one before left. ``[function, text, n, moment]``: SIGKILL at the n-th
+call of a function whose arguments contain the text, ``before`` it, ``after`` it, or before it with the file (of rows:
+the last one) it was given cut in half, ``torn``. ``[seconds]``: SIGKILL after that time. ``[errno, function, text,
+n]``: that error instead of the call. ``["room", bytes]``: so much room on the file system of RUN, a file takes the
+rest. ``[]``: nothing happens.
 Prints the exit status of each life: -9, or what a command exits with.
 """
 
@@ -17,6 +18,7 @@ import os
 import signal
 import sys
 import time
+from dataclasses import replace as replace_fields
 from pathlib import Path
 from typing import Any
 
@@ -133,7 +135,8 @@ def train(ctx: click.Context, home: Path) -> None:
     say = lambda line: click.echo(line, err=True)  # noqa: E731
     run = Path(os.environ.get("RUN", home / "run"))
     cache = Cache(run / "cache.sqlite")
-    stage = stage_module.RLStage(run, [target], [watched], TRAIN, cache, say, lambda row: None)
+    settings = replace_fields(TRAIN, async_steps=int(os.environ.get("ASYNC_STEPS", "0")))
+    stage = stage_module.RLStage(run, [target], [watched], settings, cache, say, lambda row: None)
     stage.run(Path(os.environ["MODEL"]), lessons, {"area/other": 1.0})
 
 

@@ -5,6 +5,7 @@
     make bench-rl ARGS='--plot reward.svg'       # also draws reward against processor time
     make bench-rl-alone ARGS=--growth            # without TRL: how a step grows with groups, prompts and answers
     make bench-rl-alone ARGS=--large             # without TRL: one step of a model with 1.24 billion parameters
+    make bench-rl-alone ARGS=--overlap           # without TRL: a second core within training, or beside it
 
 Same prompts, LoRA (r 16 on all linear layers), group size, prompts a step, token cap, temperature and threads; each
 side runs in a process of its own, a step of one, then of the other. ``ratio_equal_dtype``: both in fp32, on shipped
@@ -135,7 +136,11 @@ def main() -> None:
     parser.add_argument("--plot", type=Path, metavar="FILE.svg", help="reward against processor time; and FILE.json")
     parser.add_argument("--growth", action="store_true", help="how a step's cost grows, without TRL")
     parser.add_argument("--large", action="store_true", help="a step of 1.24 billion parameters, without TRL")
+    parser.add_argument(
+        "--overlap", action="store_true", help="one thread, two, and sampling beside training, without TRL"
+    )
     parser.add_argument("--ours", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--async-steps", type=int, choices=(0, 1), default=0, help=argparse.SUPPRESS)
     parser.add_argument("--model", help=argparse.SUPPRESS)
     parser.add_argument("--prompts", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--max-tokens", type=int, help=argparse.SUPPRESS)
@@ -144,6 +149,8 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.ours:
         alone(arguments)
+    elif arguments.overlap:
+        print(json.dumps(overlap(arguments)))
     elif arguments.growth or arguments.large:
         from rft_ilab.policy.local.embedded import embedded_model
 
@@ -171,7 +178,38 @@ def alone(arguments: argparse.Namespace) -> None:
         short = long_answers()[0][:BATCH]
         print(json.dumps(growth(arguments.model, shown, short, arguments.steps or 2, arguments.only)))
     else:
-        answer_lines(arguments.model, arguments.prompts, arguments.max_tokens, arguments.reward, arguments.dtype)
+        given = (arguments.model, arguments.prompts, arguments.max_tokens, arguments.reward, arguments.dtype)
+        answer_lines(*given, arguments.async_steps)
+
+
+def overlap(arguments: argparse.Namespace) -> dict[str, float]:
+    """Seconds of wall clock of a step in which all groups have signal, in three ways by turns; the last line."""
+    from rft_ilab.policy.local.embedded import embedded_model
+
+    model, last = str(embedded_model()), {}
+    ways = {"one thread": (1, 0), "two threads": (2, 0), "a thread each": (2, 1)}
+    for skill in SKILLS:
+        if not skill.startswith(arguments.only):
+            continue
+        rows, cap = few_shot(skill, arguments.taxonomy, 64)
+        with tempfile.TemporaryDirectory() as directory:
+            prompts = Path(directory) / "prompts.jsonl"
+            prompts.write_text("".join(json.dumps(row) + "\n" for row in rows))
+            common = ["--model", model, "--prompts", str(prompts), "--max-tokens", str(cap), "--reward", "halves"]
+            sides = [
+                Side(
+                    way,
+                    [sys.executable, __file__, "--ours", *common, "--threads", str(n), "--async-steps", str(steps)],
+                    n,
+                )
+                for way, (n, steps) in ways.items()
+            ]
+            compare(sides, arguments.steps or 5, arguments.warmup)
+        for side in sides:
+            wall, cpu = side.median("wall_s"), side.median("cpu_s")
+            print(f"{skill:<20} {side.name:<14} wall {wall:6.2f} s  cpu {cpu:6.2f} s", flush=True)
+            last[f"{skill.rsplit('/', 1)[-1]}, {side.name}"] = round(wall, 2)
+    return last
 
 
 def both(arguments: argparse.Namespace) -> dict[str, float]:

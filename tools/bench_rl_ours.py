@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Literal
 
 from rft_ilab.types import Grade, Message, Rollout, Skill, Task
 
@@ -52,16 +52,24 @@ class Bench:
     """
 
     def __init__(
-        self, loaded: Any, rows: Rows, max_tokens: int, reward: str, *, group: int = GROUP, exact: bool = False
+        self,
+        loaded: Any,
+        rows: Rows,
+        max_tokens: int,
+        reward: str,
+        *,
+        group: int = GROUP,
+        exact: bool = False,
+        async_steps: Literal[0, 1] = 0,
     ) -> None:
         from rft_ilab.config import SkillSettings, TrainSettings
-        from rft_ilab.rl import grpo
+        from rft_ilab.rl import groups, grpo
         from rft_ilab.rl.engine import Engine
         from rft_ilab.rl.progress import Progress
         from rft_ilab.rollouts import Environment
 
         # The peer samples as many rollouts as it was told to and no more.
-        grpo.REFILLS = 0
+        groups.REFILLS = 0
         # A step times its parts by the wall clock; here by the processor's.
         grpo.time = SimpleNamespace(monotonic=time.process_time)  # type: ignore[assignment]
         tasks = [
@@ -74,7 +82,7 @@ class Bench:
         skill = Skill(name="bench", directory=Path(), description="", seeds=(), grader={}, grader_digest="")
         self.settings = TrainSettings(
             prompts=BATCH, group_size=group, steps=1000, warmup_steps=0, guidance=0.0, balanced=0.0, learning_rate=2e-4,
-            lora_rank=RANK, lora_alpha=2 * RANK,
+            lora_rank=RANK, lora_alpha=2 * RANK, async_steps=async_steps,
         )  # fmt: skip
         loaded = dataclasses.replace(loaded, eos=frozenset()) if exact else loaded
         self.engine = Engine(loaded, self.settings)
@@ -158,7 +166,9 @@ def matmul_limit(dtype: Any) -> float:
     return best
 
 
-def answer_lines(model: str, prompts: Path, max_tokens: int, reward: str, dtype_name: str) -> None:
+def answer_lines(
+    model: str, prompts: Path, max_tokens: int, reward: str, dtype_name: str, async_steps: Literal[0, 1] = 0
+) -> None:
     """Answer every line on stdin with one step, as the peer does."""
     import torch
 
@@ -166,7 +176,7 @@ def answer_lines(model: str, prompts: Path, max_tokens: int, reward: str, dtype_
 
     dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16}.get(dtype_name)
     rows = [json.loads(line) for line in prompts.read_text().splitlines()]
-    bench = Bench(load_model(Path(model), dtype), rows, max_tokens, reward)
+    bench = Bench(load_model(Path(model), dtype), rows, max_tokens, reward, async_steps=async_steps)
     limit = matmul_limit(bench.model.dtype)
     while True:
         print(json.dumps({"ready": bench.progress.step, "dtype": str(bench.model.dtype)}), flush=True)

@@ -4,6 +4,7 @@ Paper: arXiv 2402.03300. Kept: group-normalised rewards, no value network, on-po
 batch by default). From DAPO (arXiv 2503.14476): groups without signal are dropped and refilled, token-mean loss.
 Off by default: the KL term (watched skills are replayed and the checkpoint is chosen on validation instead) and an
 entropy bonus; both are measured all the same.
+A batch may be sampled while the one before it is trained on (``async_steps``).
 Added: a group that is wrong throughout teaches nothing, so its task's authored reference joins the batch
 as a supervised sample (off-policy guidance, as in LUFFY, arXiv 2504.14945); counted apart as ``guided``.
 A grader error is no reward: it is masked, counted, and stops the run when there are too many.
@@ -12,36 +13,23 @@ A grader error is no reward: it is masked, counted, and stops the run when there
 from __future__ import annotations
 
 import math
-import random
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from rft_ilab.config import TrainSettings
 from rft_ilab.errors import GraderError
-from rft_ilab.rl.curriculum import draw_tasks
+from rft_ilab.rl.ahead import meanwhile
 from rft_ilab.rl.engine import Engine
-from rft_ilab.rl.evaluate import sample_and_grade
-from rft_ilab.rl.objective import WeightedSequence, equal_sequences, group_advantages, has_signal, learning_rate
+from rft_ilab.rl.groups import Group, as_rows, of_rows, sample_batch
+from rft_ilab.rl.objective import WeightedSequence, equal_sequences, has_signal, learning_rate
 from rft_ilab.rl.progress import Progress
-from rft_ilab.rollouts import Environment, Graded
+from rft_ilab.rollouts import Environment
 from rft_ilab.skills.tasks import build_prompt
 from rft_ilab.store import append_jsonl
-from rft_ilab.types import Sampling
-
-# How often a step may draw more prompts because too many groups had no signal.
-REFILLS = 1
-
-
-@dataclass(frozen=True, slots=True)
-class Group:
-    """All rollouts of one task in one step, with their advantages."""
-
-    environment: Environment
-    rollouts: Sequence[Graded]
-    advantages_G: Sequence[float | None]
 
 
 def grpo_step(
@@ -55,14 +43,11 @@ def grpo_step(
     step = progress.step
     started = time.monotonic()
     engine.refresh_sampler()
-    groups: list[Group] = []
-    for refill in range(1 + REFILLS):
-        lacking = settings.prompts - sum(has_signal(g.advantages_G) for g in groups)
-        if refill and lacking <= settings.prompts // 2:
-            break
-        drawn = {g.rollouts[0].task.id for g in groups}
-        groups += _sample_groups(engine, environments, settings, progress, lacking, refill, drawn)
-    sampled = time.monotonic()
+    if progress.ahead:
+        groups, progress.ahead = of_rows(progress.ahead, environments, settings), []
+    else:
+        groups = sample_batch(engine, environments, settings, progress, step)
+    training = time.monotonic()
     _check_errors(progress, settings)
     sequences = [s for g in groups if has_signal(g.advantages_G) for s in _weighted(engine, g)]
     # Not by what a teacher's answers agreed on: that is no reference to lean on.
@@ -84,17 +69,34 @@ def grpo_step(
         "errors": sum(graded.grade.error is not None for g in groups for graded in g.rollouts),
         "completion_tokens": sum(len(graded.rollout.token_ids or ()) for g in groups for graded in g.rollouts),
         "learning_rate": rate,
-        "sample_s": round(sampled - started, 3),
+        "sample_s": round(training - started, 3),
     }
     # Before the update: if that stops the run, they are the evidence.
     append_jsonl(log / "rollouts.jsonl", (r for g in groups for r in _rollout_rows(g, step + 1)))
+    ahead = settings.async_steps and step + 1 < settings.steps
+    sample_next = partial(_sample_next, engine, environments, settings, progress, row) if ahead else None
     if sequences:
-        for _ in range(settings.updates):
-            row |= _update(engine, sequences, rate, progress, log)
-    row["train_s"] = round(time.monotonic() - sampled, 3)
-    row["tokens_per_s"] = round(row["completion_tokens"] / max(1e-3, row["sample_s"] + row["train_s"]), 1)
+        for update in range(settings.updates):
+            row |= _update(engine, sequences, rate, progress, log, sample_next if update == 0 else None)
+    elif sample_next:
+        sample_next()
+    row["train_s"] = round(time.monotonic() - training, 3)
+    row["tokens_per_s"] = round(row["completion_tokens"] / max(1e-3, time.monotonic() - started), 1)
     progress.step += 1
     return row
+
+
+def _sample_next(
+    engine: Engine,
+    environments: Sequence[Environment],
+    settings: TrainSettings,
+    progress: Progress,
+    row: dict[str, Any],
+) -> None:
+    """Put the next step's batch into ``progress``, and the time it takes into this step's ``row``."""
+    started = time.monotonic()
+    progress.ahead = as_rows(sample_batch(engine, environments, settings, progress, progress.step + 1))
+    row["sample_s"] = round(row["sample_s"] + time.monotonic() - started, 3)
 
 
 def _mean_and_spread(rewards: Sequence[float]) -> dict[str, float]:
@@ -107,14 +109,25 @@ def _mean_and_spread(rewards: Sequence[float]) -> dict[str, float]:
 
 
 def _update(
-    engine: Engine, sequences: Sequence[WeightedSequence], rate: float, progress: Progress, log: Path
+    engine: Engine,
+    sequences: Sequence[WeightedSequence],
+    rate: float,
+    progress: Progress,
+    log: Path,
+    sample_next: Callable[[], None] | None,
 ) -> dict[str, Any]:
-    """One update; what it came to, without numbers that are none. Raises TrainingError."""
+    """One update; what it came to, without numbers that are none. Raises TrainingError.
+
+    ``sample_next`` is done with the weights before it, at the same time where that is possible.
+    """
     settings = engine.settings
     # The reference's forward pass is a quarter of an update, so KL is measured now and then.
     every = settings.kl_every
     measure_kl = every > 0 and (progress.step % every == 0 or progress.step + 1 == settings.steps)
-    stats = engine.accumulate(sequences, measure_kl=measure_kl, entropy_weight=progress.entropy_guard.weight)
+    # The reference runs in the same layers, with other weights.
+    together = not measure_kl and not settings.kl_weight
+    with meanwhile(sample_next, together=together) if sample_next else nullcontext():
+        stats = engine.accumulate(sequences, measure_kl=measure_kl, entropy_weight=progress.entropy_guard.weight)
     done = progress.guard.update(engine, stats, rate, step=f"GRPO step {progress.step + 1}", log=log)
     progress.entropy_guard.after(stats.entropy, settings.entropy_target)
     found = {
@@ -132,44 +145,6 @@ def _update(
     if settings.entropy_target:
         row["entropy_weight"] = progress.entropy_guard.weight
     return row | done
-
-
-def _sample_groups(
-    engine: Engine,
-    environments: Sequence[Environment],
-    settings: TrainSettings,
-    progress: Progress,
-    count: int,
-    refill: int,
-    drawn: Collection[str],
-) -> list[Group]:
-    """Groups for ``count`` fresh tasks, shared evenly between the environments.
-
-    A task of ``drawn`` is taken again only where there is no other.
-    """
-    rng = random.Random(f"grpo/{settings.seed}/{progress.step}/{refill}")
-    sampling = Sampling(max_tokens=0, seed=rng.randrange(2**31))
-    policy = engine.policy(f"training:{progress.step}")
-    groups: list[Group] = []
-    for i, environment in enumerate(environments):
-        share = count // len(environments) + (i < count % len(environments))
-        train = environment.split("train")
-        fresh = [task for task in train if task.id not in drawn] or train
-        tasks = draw_tasks(fresh, environment.classes, progress.pass_rate, share, settings.balanced, rng)
-        asked = Sampling(temperature=1.0, max_tokens=environment.settings.max_tokens, seed=sampling.seed)
-        for rollouts in sample_and_grade(policy, environment, tasks, settings.group_size, asked, 0):
-            rewards_G = [None if r.grade.error else r.grade.reward for r in rollouts]
-            valid = [r for r in rewards_G if r is not None]
-            if valid:
-                progress.pass_rate[rollouts[0].task.id] = sum(valid) / len(valid)
-            progress.graded += len(rollouts)
-            progress.errors += len(rollouts) - len(valid)
-            progress.first_error = progress.first_error or next((r.grade.error for r in rollouts if r.grade.error), "")
-            if settings.truncated == "masked":
-                stops = [r.rollout.stop for r in rollouts]
-                rewards_G = [None if s == "length" else r for s, r in zip(stops, rewards_G, strict=True)]
-            groups.append(Group(environment, rollouts, group_advantages(rewards_G)))
-    return groups
 
 
 def _check_errors(progress: Progress, settings: TrainSettings) -> None:

@@ -11,15 +11,14 @@ import json
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 from torch import distributed
 
 from rft_ilab.rollouts import Graded
-from rft_ilab.types import Grade, Rollout, Task
+from rft_ilab.types import Task
 
 # The others wait while the first makes the data set.
 PATIENCE = timedelta(days=2)
@@ -119,18 +118,13 @@ def exchange(mine: Sequence[Sequence[Graded]], tasks: Sequence[Task]) -> list[li
     """
     if size() == 1:
         return [list(group) for group in mine]
-    rows = [[{"rollout": asdict(g.rollout), "grade": asdict(g.grade)} for g in group] for group in mine]
+    rows = [[g.as_dict() for g in group] for group in mine]
     found: list[list[Graded]] = [[] for _ in tasks]
     for process, text in enumerate(_gather(json.dumps(rows).encode())):
         places = range(process, len(tasks), size())
         for place, group in zip(places, json.loads(text), strict=True):
-            found[place] = [_graded(tasks[place], row) for row in group]
+            found[place] = [Graded.of(tasks[place], row) for row in group]
     return found
-
-
-def _graded(task: Task, row: dict[str, Any]) -> Graded:
-    rollout: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in row["rollout"].items()}
-    return Graded(task=task, rollout=Rollout(**rollout), grade=Grade(**row["grade"]))
 
 
 def _gather(text: bytes) -> list[bytes]:

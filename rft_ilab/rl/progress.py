@@ -15,7 +15,8 @@ class Progress:
     """JSON-serialisable, and with nothing beside it in memory: a resumed run must go on as if it had never stopped.
 
     ``warm`` counts batches of the warm start; ``begun`` says that it, its validation and the signal check are over;
-    ``step`` counts GRPO steps; ``ended`` says why there will be no more of them.
+    ``step`` counts GRPO steps; ``ended`` says why there will be no more of them. ``ahead`` is the batch of the next
+    step, if it has been sampled already (:func:`rft_ilab.rl.groups.as_rows`).
     """
 
     step: int = 0
@@ -26,6 +27,7 @@ class Progress:
     warm: int = 0
     begun: bool = False
     ended: str = ""
+    ahead: list[dict[str, Any]] = field(default_factory=list)
     guard: UpdateGuard = field(default_factory=UpdateGuard)
     entropy_guard: EntropyGuard = field(default_factory=EntropyGuard)
     stop: StopRule = field(default_factory=StopRule)

@@ -10,7 +10,7 @@ from rft_ilab.errors import DiskError
 from rft_ilab.rl import parallel
 from rft_ilab.rl.checkpoint import KEPT
 from rft_ilab.rl.engine import Engine
-from rft_ilab.rl.grpo import REFILLS
+from rft_ilab.rl.groups import REFILLS
 
 # Of one rollout in rollouts.jsonl, with its prompt, roughly.
 ROW_BYTES = 1000

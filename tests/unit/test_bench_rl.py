@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 import pytest
 
 from rft_ilab.policy.local.model import load_model
-from rft_ilab.rl import grpo
+from rft_ilab.rl import groups, grpo
 from rft_ilab.store import read_json
 from tests.tiny_model import make_tiny_model
 
@@ -39,7 +39,7 @@ def test_both_sides_are_drawn_over_the_same_logarithmic_axis(tmp_path: Path) -> 
 def test_a_step_says_what_it_cost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ours = importlib.import_module("tools.bench_rl_ours")
     monkeypatch.setattr(grpo, "time", grpo.time)
-    monkeypatch.setattr(grpo, "REFILLS", grpo.REFILLS)
+    monkeypatch.setattr(groups, "REFILLS", groups.REFILLS)
     rows = [{"prompt": [{"role": "user", "content": f"say {i}"}], "reference": ""} for i in range(8)]
     bench = ours.Bench(load_model(make_tiny_model(tmp_path)), rows, 5, "halves", group=4, exact=True)
     found = bench.step()

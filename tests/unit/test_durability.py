@@ -119,6 +119,25 @@ def test_kills_everywhere_change_nothing(tiny: Path, tmp_path: Path, unbroken: t
     assert "damaged" not in said and said.count("resuming after batch 3 of the warm start") == 3
 
 
+def test_a_batch_sampled_ahead_survives_kills(
+    tiny: Path, tmp_path: Path, unbroken: tuple[dict[str, Any], float]
+) -> None:
+    """It is part of the checkpoint, whether it was sampled before the kill, during it, or is sampled again."""
+    assert lives(tmp_path / "whole", tiny, [], ASYNC_STEPS="1")[0] == [0]
+    expected = produced(tmp_path / "whole")
+    assert expected["rl/rollouts.jsonl"] != unbroken[0]["rl/rollouts.jsonl"]
+    kills = [
+        ["rft_ilab.rl.evaluate.grade_groups", "", 5, "before"],
+        [ACCUMULATE, "", 2, "after"],
+        ["os.replace", "checkpoint/step-00002", 1, "after"],
+        ["rft_ilab.rl.groups._count", "", 3, "after"],
+        ["os.replace", "checkpoint/step-00004", 1, "before"],
+    ]
+    statuses, said = lives(tmp_path / "killed", tiny, *kills, [], ASYNC_STEPS="1")
+    assert statuses == [-9] * len(kills) + [0], said
+    assert_same(tmp_path / "killed", expected)
+
+
 def test_kills_at_random_moments_change_nothing(
     tiny: Path, tmp_path: Path, unbroken: tuple[dict[str, Any], float]
 ) -> None:

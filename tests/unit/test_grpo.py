@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from rft_ilab.policy.local.model import load_model
-from rft_ilab.rl import grpo
+from rft_ilab.rl import groups as groups_module
 from rft_ilab.rl.engine import Engine
 from rft_ilab.rl.grpo import grpo_step
 from rft_ilab.rl.progress import Progress
@@ -89,9 +89,11 @@ def test_masked_cut_off_answers_get_no_gradient_but_are_graded(
     tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     groups: dict[str, list[Any]] = {"graded": [], "masked": []}
-    sample = grpo._sample_groups
+    sample = groups_module._sample_groups
     for how, kept in groups.items():
-        monkeypatch.setattr(grpo, "_sample_groups", lambda *a, kept=kept: kept.extend(found := sample(*a)) or found)
+        monkeypatch.setattr(
+            groups_module, "_sample_groups", lambda *a, kept=kept: kept.extend(found := sample(*a)) or found
+        )
         run(tiny, tmp_path / how, truncated=how)
     pairs = [pair for g in groups["masked"] for pair in zip(g.rollouts, g.advantages_G, strict=True)]
     cut = [(graded.rollout.stop == "length", advantage) for graded, advantage in pairs]

@@ -8,6 +8,7 @@ Where it is not at hand (GPUs, other processors) the product is the plain one.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -16,43 +17,54 @@ import torch
 DTYPES = (torch.bfloat16, torch.float32)
 
 
+@dataclass(slots=True)
+class LaidOut:
+    """A weight at one moment (its place and version), laid out for x W^T and for g W as soon as that is asked for."""
+
+    state: tuple[int, int]
+    straight: torch.Tensor | None = None
+    turned: torch.Tensor | None = None
+
+
 class Products:
-    """x W^T and g W for a weight W (out, in); follows W when it changes, in place or by another ``data``."""
+    """x W^T and g W for a weight W (out, in); follows W when it changes, in place or by another ``data``.
+
+    Threads may share it as long as W stays as it is: at worst both lay it out.
+    """
 
     def __init__(self, weight: torch.Tensor) -> None:
         self._weight = weight
-        self._state: tuple[int, int] | None = None
-        self._straight: torch.Tensor | None = None
-        self._turned: torch.Tensor | None = None
+        self._laid_out: LaidOut | None = None
 
     def straight(self, x: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
         """x W^T + bias, (..., in) to (..., out). Not differentiable."""
-        if not self._can(x):
+        if (now := self._now(x)) is None:
             return torch.nn.functional.linear(x, self._weight, bias)
-        if self._straight is None:
-            self._straight = _laid_out(self._weight.detach())
-        return _product(x, self._straight, bias)
+        if now.straight is None:
+            now.straight = _laid_out(self._weight.detach())
+        return _product(x, now.straight, bias)
 
     def turned(self, grad: torch.Tensor) -> torch.Tensor:
         """g W, (..., out) to (..., in): the gradient by x. Not differentiable."""
-        if not self._can(grad):
+        if (now := self._now(grad)) is None:
             return grad @ self._weight
-        if self._turned is None:
-            self._turned = _laid_out(self._weight.detach().t().contiguous())
-        return _product(grad, self._turned, None)
+        if now.turned is None:
+            now.turned = _laid_out(self._weight.detach().t().contiguous())
+        return _product(grad, now.turned, None)
 
     def turned_once(self, grad: torch.Tensor) -> torch.Tensor:
         """The same, for weights that will have changed before the next time."""
         return grad @ self._weight
 
-    def _can(self, x: torch.Tensor) -> bool:
-        weight = self._weight
+    def _now(self, x: torch.Tensor) -> LaidOut | None:
+        """Of the weight as it is; None if it cannot be laid out for ``x``."""
+        weight, now = self._weight, self._laid_out
         if not _available(weight.dtype) or weight.is_cuda or x.dtype != weight.dtype or weight.is_inference():
-            return False
+            return None
         state = (weight.data_ptr(), weight._version)
-        if state != self._state:
-            self._state, self._straight, self._turned = state, None, None
-        return True
+        if now is None or now.state != state:
+            now = self._laid_out = LaidOut(state)
+        return now
 
 
 class PackedLinear(torch.nn.Linear):
