@@ -176,8 +176,11 @@ def test_missing_and_broken_runs_are_named(tmp_path: Path) -> None:
 
 def test_settings_have_defaults(tmp_path: Path) -> None:
     assert load_settings(tmp_path) == Settings()
-    (tmp_path / "rft.toml").write_text('[skills."a/b"]\ntier = "target"\nmargin = 0\n[gate]\nalpha = 0.1\n')
+    (tmp_path / "rft.toml").write_text(
+        '[skills."a/b"]\ntier = "target"\nmargin = 0\n[gate]\nalpha = 0.1\n[train]\nasync_steps = 1\n'
+    )
     settings = load_settings(tmp_path)
+    assert settings.train.async_steps == 1
     assert settings.skill("a/b").tier == "target" and settings.skill("a/b").margin == 0
     assert settings.gate.alpha == 0.1 and settings.skill("c/d").tier == "supporting"
 
@@ -191,6 +194,8 @@ def test_settings_have_defaults(tmp_path: Path) -> None:
         ("[gate]\nalhpa = 1\n", "unknown key 'alhpa' in [gate]"),
         ("[train]\nsteps = 'many'\n", "'steps' in [train] must be int"),
         ("[train]\nsteps = true\n", "'steps' in [train] must be int"),
+        ("[train]\nasync_steps = 2\n", "unknown async_steps 2 in [train]"),
+        ("[train]\nasync_steps = true\n", "'async_steps' in [train] must be int"),
         ("[train]\nsft_batch = 0\n", "'sft_batch' in [train] must be at least 1"),
         ("[train]\ngroup_size = 1\n", "'group_size' in [train] must be at least 2"),
         ('[skills."a/b"]\nmax_tokens = 0\n', "'max_tokens' in [skills.\"a/b\"] must be at least 1"),
