@@ -95,7 +95,9 @@ class Lanes:
     def _widen(self) -> None:
         self._width += GROWTH
         self._mask_LT = torch.nn.functional.pad(self._mask_LT, (0, GROWTH), value=torch.finfo(self._mask_LT.dtype).min)
-        self._own = [(_wider(keys), _wider(values)) for keys, values in self._own]
+        # Layer by layer in place: all old and all new ones at once would be twice the memory.
+        for layer, (keys, values) in enumerate(self._own):
+            self._own[layer] = (_wider(keys), _wider(values))
 
     def _new_lane(self) -> int:
         if self._free:
@@ -108,7 +110,8 @@ class Lanes:
         # The rest of the room is written to before it is read: any lane will do to fill it.
         index = torch.cat([index, index[:1].expand(most - len(lanes))])
         self._mask_LT = self._mask_LT[index]
-        self._own = [(keys[index], values[index]) for keys, values in self._own]
+        for layer, (keys, values) in enumerate(self._own):
+            self._own[layer] = (keys[index], values[index])
         self._used, self._free = len(lanes), []
 
     def attend(
