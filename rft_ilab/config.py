@@ -297,8 +297,8 @@ def _table(cls: type[T], value: Any, name: str, path: Path) -> T:
         if choices and item not in choices:
             raise SkillError(f"unknown {key} {item!r} in [{name}]", where=path, fix=f"one of {choices}")
         kinds: Mapping[str, tuple[type, ...]] = {"int": (int,), "float": (int, float)}
-        wanted = kinds.get(str(fields[key].type).removesuffix(" | None"), (str,))
-        wanted = (type(choices[0]),) if choices else wanted
+        named = str(fields[key].type).removesuffix(" | None")
+        wanted = (type(choices[0]),) if choices else kinds.get(named, (str,))
         if not isinstance(item, wanted) or isinstance(item, bool):
             raise SkillError(f"{key!r} in [{name}] must be {' or '.join(w.__name__ for w in wanted)}", where=path)
         if isinstance(item, int | float) and item < 0:

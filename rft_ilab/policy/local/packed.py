@@ -34,7 +34,7 @@ class Products:
 
     def __init__(self, weight: torch.Tensor) -> None:
         self._weight = weight
-        self._laid_out: LaidOut | None = None
+        self._latest: LaidOut | None = None
 
     def straight(self, x: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
         """x W^T + bias, (..., in) to (..., out). Not differentiable."""
@@ -58,12 +58,12 @@ class Products:
 
     def _now(self, x: torch.Tensor) -> LaidOut | None:
         """Of the weight as it is; None if it cannot be laid out for ``x``."""
-        weight, now = self._weight, self._laid_out
+        weight, now = self._weight, self._latest
         if not _available(weight.dtype) or weight.is_cuda or x.dtype != weight.dtype or weight.is_inference():
             return None
         state = (weight.data_ptr(), weight._version)
         if now is None or now.state != state:
-            now = self._laid_out = LaidOut(state)
+            now = self._latest = LaidOut(state)
         return now
 
 
