@@ -7,6 +7,7 @@ import math
 import random
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,7 +16,7 @@ from peft import LoraConfig, get_peft_model, set_peft_model_state_dict
 from transformers import AutoModelForCausalLM
 
 from rft_ilab.config import TrainSettings
-from rft_ilab.policy.local import attention, lanes
+from rft_ilab.policy.local import attention, lanes, seats
 from rft_ilab.policy.local import decode as decode_module
 from rft_ilab.policy.local.decode import Row, Weights, decode
 from rft_ilab.policy.local.model import load_model
@@ -135,7 +136,7 @@ def test_kl_and_entropy_terms_by_autograd(tiny: Path, monkeypatch: pytest.Monkey
 @pytest.mark.parametrize("block", [1, 3, 8, 1000])
 def test_attention_in_blocks_is_attention(block: int, kept: int, monkeypatch: pytest.MonkeyPatch, tiny: Path) -> None:
     """Over a random trie, values and gradients; a block boundary may fall anywhere, weights kept or computed again."""
-    monkeypatch.setattr(attention, "KEPT_NODES", kept)
+    monkeypatch.setattr(attention, "KEPT_ROW_BYTES", kept)
     rng = random.Random(0)
     sequences = [[rng.randrange(2) for _ in range(rng.randrange(1, 8))] for _ in range(12)]
     trie = build_trie(sequences)
@@ -234,7 +235,14 @@ def test_checkpoint_round_trip(tiny: Path, tmp_path: Path) -> None:
         assert torch.equal(weights, other.adapter()[name])
 
 
+@pytest.fixture(params=["lanes", "seats"])
+def either(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Within, rows are decoded in lanes, or in seats as on a GPU (but for the recording)."""
+    monkeypatch.setattr(seats, "suit", lambda _: request.param == "seats")
+
+
 @pytest.mark.parametrize("growth", [5, 32])
+@pytest.mark.usefixtures("either")
 def test_greedy_decoding_equals_transformers_generate(growth: int, monkeypatch: pytest.MonkeyPatch, tiny: Path) -> None:
     monkeypatch.setattr(lanes, "GROWTH", growth)
     loaded = load_model(tiny, torch.float32)
@@ -249,6 +257,7 @@ def test_greedy_decoding_equals_transformers_generate(growth: int, monkeypatch: 
         assert row.finished == (row.token_ids[-1] == 2)
 
 
+@pytest.mark.usefixtures("either")
 def test_logprobs_are_those_of_the_model(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lanes, "GROWTH", 2)
     loaded = load_model(tiny, torch.float32)
@@ -276,6 +285,7 @@ def test_sampling_follows_the_distribution(tiny: Path) -> None:
     assert degrees > 5 and chi2 < degrees + 5 * math.sqrt(2 * degrees)
 
 
+@pytest.mark.usefixtures("either")
 def test_what_a_row_says_does_not_depend_on_its_neighbours(tiny: Path) -> None:
     policy = LocalPolicy(load_model(tiny, torch.float32))
     prompts = [Prompt(task_id=f"t{i}", messages=(Message("user", "x" * i),)) for i in range(1, 5)]
@@ -285,6 +295,37 @@ def test_what_a_row_says_does_not_depend_on_its_neighbours(tiny: Path) -> None:
     assert together == alone
     other_seed = [(r.task_id, r.index, r.completion) for r in policy.sample(prompts, 3, Sampling(max_tokens=5, seed=4))]
     assert together != other_seed
+
+
+def test_lanes_and_seats_say_the_same(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded = load_model(tiny, torch.float32)
+    said = []
+    for seated in (False, True):
+        monkeypatch.setattr(seats, "suit", lambda _, seated=seated: seated)
+        rows = [Row(i % 3, f"{i}", 0.7 * (i % 4 > 0), 1 + i % 9) for i in range(24)]
+        decode(loaded.model, [[1, 50, 60, 70], [1, 50], [1, 50, 61]], rows, loaded.eos)
+        said.append([([*row.token_ids, row.finished], row.logprobs) for row in rows])
+    for (tokens, logprobs), (others, other_logprobs) in zip(*said, strict=True):
+        assert tokens == others and logprobs == pytest.approx(other_logprobs, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("config", "suits"),
+    [
+        ({}, True),
+        ({"rope_scaling": {"rope_type": "llama3"}}, True),
+        ({"rope_scaling": {"rope_type": "dynamic"}}, False),
+        ({"rope_scaling": {"type": "longrope"}}, False),
+        ({"num_local_experts": 8}, False),
+    ],
+)
+def test_what_a_model_decides_by_its_data_is_not_recorded(config: dict[str, Any], suits: bool) -> None:
+    for on_gpu in (True, False):
+        weight = SimpleNamespace(is_cuda=on_gpu)
+        model = SimpleNamespace(
+            config=SimpleNamespace(**config), get_input_embeddings=lambda weight=weight: SimpleNamespace(weight=weight)
+        )
+        assert seats.suit(model) is (suits and on_gpu)
 
 
 def test_rows_may_part_after_most_others_have_ended(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,9 +20,10 @@ NAME = "rft_trie"
 # Queries that are handled together. Small enough that few of their keys are foreign branches, large enough for a
 # matrix product to be worth its call.
 QUERY_BLOCK = 128
-# Weights of attention grow with the square of a sequence. Up to so many nodes they are kept for the way back; of more
-# they are computed again (at 135M parameters 4096 positions would keep 9 GB in float32).
-KEPT_NODES = 2048
+# Weights of attention grow with the square of a sequence. They are kept for the way back where a node that sees all
+# others has so many bytes of them a head: 1024 nodes in bf16 (at 135M parameters 0.3 GB), 512 in float32, where keeping
+# those of 950 would take the peak from 3.9 to 4.2 GB. Of more they are computed again (some 5 % of the way back).
+KEPT_ROW_BYTES = 2048
 
 
 class Plan(Protocol):
@@ -56,10 +57,15 @@ ALL_ATTENTION_FUNCTIONS.register(NAME, planned_attention)
 def hidden_states(model: Any, token_ids_N: np.ndarray, depth_N: np.ndarray, plan: Plan) -> torch.Tensor:
     """Last hidden states (N, D) of tokens at positions ``depth_N`` that see what ``plan`` says."""
     device = model.get_input_embeddings().weight.device
+    return run_decoder(model, torch.from_numpy(token_ids_N).to(device), torch.from_numpy(depth_N).to(device), plan)
+
+
+def run_decoder(model: Any, token_ids_N: torch.Tensor, depth_N: torch.Tensor, plan: Plan) -> torch.Tensor:
+    """The same of tensors where the model is."""
     found: torch.Tensor = model.get_decoder()(
-        input_ids=torch.from_numpy(token_ids_N)[None].to(device),
-        position_ids=torch.from_numpy(depth_N)[None].to(device),
-        attention_mask=torch.zeros(1, 1, 1, 1, device=device),
+        input_ids=token_ids_N[None],
+        position_ids=depth_N[None],
+        attention_mask=torch.zeros(1, 1, 1, 1, device=token_ids_N.device),
         use_cache=False,
         plan=plan,
     ).last_hidden_state[0]
@@ -159,7 +165,7 @@ class _BlockAttention(torch.autograd.Function):
             part = slice(block.start, block.end)
             weights = _weights(block, query[:, part].reshape(kv_heads, -1, width), _of(block, key), scaling)
             out[:, part] = torch.bmm(weights, _of(block, value)).view(kv_heads, block.end - block.start, -1, width)
-            if query.shape[1] <= KEPT_NODES:
+            if query.shape[1] * query.element_size() <= KEPT_ROW_BYTES:
                 kept.append(weights)
         ctx.save_for_backward(query, key, value, *kept)
         ctx.blocks, ctx.scaling = blocks, scaling

@@ -2,8 +2,9 @@
 
 Kept from ordinary batched decoding: nothing but the result's distribution. Prompts are prefilled once
 with their common prefixes shared; rows that have said the same so far are one entry; finished rows
-leave. Each row draws from its own counter-seeded stream by inverse CDF, so what a (task, index, seed)
-says does not depend on who else is in the batch (up to floating-point ties).
+leave (on a GPU neither, see seats.py). Each row draws from its own counter-seeded stream by inverse
+CDF, so what a (task, index, seed) says does not depend on who else is in the batch (up to
+floating-point ties).
 """
 
 from __future__ import annotations
@@ -16,8 +17,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from rft_ilab.policy.local import seats
 from rft_ilab.policy.local.attention import TriePlan, hidden_states
 from rft_ilab.policy.local.lanes import Lanes
+from rft_ilab.policy.local.seats import Seats
 from rft_ilab.policy.local.trie import build_trie
 from rft_ilab.policy.local.vocabulary import logits_of
 
@@ -45,17 +48,24 @@ def decode(model: Any, prompts: Sequence[Sequence[int]], rows: Sequence[Row], eo
     ``logprobs`` are of the untempered distribution (nats), as the policy gradient needs them.
     A finished row ends in an ``eos`` token, which is kept in ``token_ids``.
     """
+    if not rows:
+        return
     trie = build_trie(prompts)
     recorded: list[tuple[torch.Tensor, torch.Tensor]] = []
     hidden_ND = hidden_states(model, trie.token_ids_N, trie.depth_N, TriePlan(trie, model, recorded))
-    leaves = np.array([path[-1] for path in trie.paths])
-    lanes = Lanes(trie, recorded, max(len(rows), len(prompts)), max((row.max_tokens for row in rows), default=0))
-    # One frontier entry a distinct prompt; entry -> the rows that stand there.
+    longest = max(row.max_tokens for row in rows)
+    # The frontier: entries, the prompt of each, and the rows that stand there.
+    plan: Seats | Lanes
+    if seats.suit(model):
+        prompt_A, standing = [row.prompt for row in rows], [[row] for row in rows]
+        plan = Seats(trie, recorded, prompt_A, longest)
+    else:
+        prompt_A = list(range(len(prompts)))
+        standing = [[row for row in rows if row.prompt == p] for p in prompt_A]
+        plan = Lanes(trie, recorded, len(rows), longest)
+    leaves = np.array([trie.paths[p][-1] for p in prompt_A])
     depth_A, hidden_AD = trie.depth_N[leaves], hidden_ND[leaves]
     del recorded, hidden_ND
-    standing: list[list[Row]] = [[] for _ in prompts]
-    for row in rows:
-        standing[row.prompt].append(row)
     streams = {id(row): random.Random(row.key) for row in rows if row.temperature > 0}
     while True:
         grown: dict[tuple[int, int], list[Row]] = {}
@@ -71,8 +81,8 @@ def decode(model: Any, prompts: Sequence[Sequence[int]], rows: Sequence[Row], eo
         parents = [a for a, _ in grown]
         depth_A = depth_A[parents] + 1
         standing = list(grown.values())
-        lanes.advance(parents, sum(len(here) for here in standing))
-        hidden_AD = hidden_states(model, np.array([token for _, token in grown]), depth_A, lanes)
+        tokens_A = np.array([token for _, token in grown])
+        hidden_AD = plan.step(model, parents, sum(len(here) for here in standing), tokens_A, depth_A)
 
 
 def _draw(

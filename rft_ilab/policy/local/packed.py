@@ -53,8 +53,10 @@ class Products:
         return _product(grad, now.turned, None)
 
     def turned_once(self, grad: torch.Tensor) -> torch.Tensor:
-        """The same, for weights that will have changed before the next time."""
-        return grad @ self._weight
+        """The same, for weights that will soon have changed: nothing is kept, and laid out only where that pays."""
+        if grad.dtype is not torch.float32 or self._now(grad) is None:
+            return grad @ self._weight
+        return _product(grad, _laid_out(self._weight.detach().t().contiguous()), None)
 
     def _now(self, x: torch.Tensor) -> LaidOut | None:
         """Of the weight as it is; None if it cannot be laid out for ``x``."""
