@@ -1,6 +1,10 @@
-"""For all tests: no hub, and OpenMP threads that wait instead of spinning (two test runs may share the cores)."""
+"""For all tests: no hub, no GPU, and OpenMP threads that wait instead of spinning (two test runs may share cores)."""
 
 import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
@@ -16,3 +20,19 @@ pytest_plugins = ["pytester"]
 
 # Stand-ins for packages of the other environment: a search for doctests would import them under the packages' names.
 collect_ignore = ["fake_open_instruct"]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def on_the_cpu() -> Iterator[None]:
+    """What is compared to the bit is compared on the CPU, also where there is a GPU; test_cuda.py takes it back."""
+    if not any(Path("/dev").glob("nvidia*")):
+        yield
+        return
+    import torch
+
+    if torch.cuda.is_available():
+        torch.cuda.init()  # before nothing is visible any more; programs that tests start shall see none
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.cuda, "is_available", lambda: False)
+        patch.setenv("CUDA_VISIBLE_DEVICES", "")
+        yield

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from rft_ilab.policy.local.trie import Trie
@@ -20,6 +21,8 @@ NAME = "rft_trie"
 # Queries that are handled together. Small enough that few of their keys are foreign branches, large enough for a
 # matrix product to be worth its call.
 QUERY_BLOCK = 128
+# On GPUs. Not cuDNN's, which plans anew for every number of nodes, and that is another in every pass.
+GPU_KERNELS = [SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 # Weights of attention grow with the square of a sequence. They are kept for the way back where a node that sees all
 # others has so many bytes of them a head: 1024 nodes in bf16 (at 135M parameters 0.3 GB), 512 in float32, where keeping
 # those of 950 would take the peak from 3.9 to 4.2 GB. Of more they are computed again (some 5 % of the way back).
@@ -94,7 +97,7 @@ class TriePlan:
         self._whole: torch.Tensor | None = None
         self._blocks: list[Block] = []
         if weight.is_cuda:
-            self._whole = additive(trie.ancestor_mask().to(weight.device), weight.dtype)[None, None]
+            self._whole = _aligned(additive(trie.ancestor_mask().to(weight.device), weight.dtype))[None, None]
             return
         fold = model.config.num_attention_heads // model.config.num_key_value_heads
         for start in range(0, len(trie), QUERY_BLOCK):
@@ -106,9 +109,15 @@ class TriePlan:
         if self._record is not None:
             self._record.append((key, value))
         if self._whole is not None:
-            out: torch.Tensor = torch.nn.functional.scaled_dot_product_attention(
-                query, key, value, attn_mask=self._whole, scale=scaling, enable_gqa=True
-            )
+            fold = query.shape[1] // key.shape[1]
+            with sdpa_kernel(GPU_KERNELS):
+                out: torch.Tensor = torch.nn.functional.scaled_dot_product_attention(
+                    query,
+                    key.repeat_interleave(fold, dim=1),
+                    value.repeat_interleave(fold, dim=1),
+                    attn_mask=self._whole,
+                    scale=scaling,
+                )
             return out.transpose(1, 2)
         folded: torch.Tensor = _BlockAttention.apply(  # type: ignore[no-untyped-call]
             _fold(query, key.shape[1]), key[0].contiguous(), value[0].contiguous(), self._blocks, scaling
@@ -134,6 +143,12 @@ def additive(allowed: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     """Boolean to additive mask."""
     zero = torch.zeros((), dtype=dtype, device=allowed.device)
     return torch.where(allowed, zero, torch.finfo(dtype).min)
+
+
+def _aligned(mask_NN: torch.Tensor) -> torch.Tensor:
+    """The same in rows that begin at multiples of 16: the kernel would copy any others at every call."""
+    nodes = len(mask_NN)
+    return torch.nn.functional.pad(mask_NN, (0, -nodes % 16))[:, :nodes]
 
 
 def _fold(query: torch.Tensor, kv_heads: int) -> torch.Tensor:
