@@ -153,7 +153,7 @@ bench-rl: $(STAMP) $(PEER) ## a GRPO step here against TRL's, in an environment 
 	$(ISOLATED) .venv/bin/python tools/bench_rl.py --peer "$(dir $(PEER))bin/python" $(ARGS)
 
 .PHONY: bench-rl-alone
-bench-rl-alone: $(STAMP) ## the same without TRL: ARGS=--growth, how a step's cost grows; ARGS=--large, 1.24 billion parameters; ARGS=--overlap, a second core
+bench-rl-alone: $(STAMP) ## the same without TRL: ARGS=--growth, how a step's cost grows; ARGS=--large, 1.24 billion parameters; ARGS=--overlap, a second core; ARGS=--gpu
 	$(ISOLATED) .venv/bin/python tools/bench_rl.py $(ARGS)
 
 .PHONY: seeds

@@ -6,6 +6,7 @@
     make bench-rl-alone ARGS=--growth            # without TRL: how a step grows with groups, prompts and answers
     make bench-rl-alone ARGS=--large             # without TRL: one step of a model with 1.24 billion parameters
     make bench-rl-alone ARGS=--overlap           # without TRL: a second core within training, or beside it
+    make bench-rl-alone ARGS=--gpu               # without TRL: by the wall clock, on a CUDA GPU
 
 Same prompts, LoRA (r 16 on all linear layers), group size, prompts a step, token cap, temperature and threads; each
 side runs in a process of its own, a step of one, then of the other. ``ratio_equal_dtype``: both in fp32, on shipped
@@ -139,6 +140,7 @@ def main() -> None:
     parser.add_argument(
         "--overlap", action="store_true", help="one thread, two, and sampling beside training, without TRL"
     )
+    parser.add_argument("--gpu", action="store_true", help="wall clock on a CUDA GPU, without TRL")
     parser.add_argument("--ours", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--async-steps", type=int, choices=(0, 1), default=0, help=argparse.SUPPRESS)
     parser.add_argument("--model", help=argparse.SUPPRESS)
@@ -151,7 +153,7 @@ def main() -> None:
         alone(arguments)
     elif arguments.overlap:
         print(json.dumps(overlap(arguments)))
-    elif arguments.growth or arguments.large:
+    elif arguments.growth or arguments.large or arguments.gpu:
         from rft_ilab.policy.local.embedded import embedded_model
 
         arguments.model = embedded_model()
@@ -169,6 +171,11 @@ def alone(arguments: argparse.Namespace) -> None:
         from tools.bench_rl_large import large
 
         large(arguments.model, few_shot(SKILLS[0], arguments.taxonomy, BATCH)[0])
+    elif arguments.gpu:
+        from tools.bench_rl_gpu import gpu
+
+        sets = {name: few_shot(name, arguments.taxonomy, BATCH) for name in SKILLS}
+        print(json.dumps(gpu(arguments.model, sets | {"long answers": long_answers()}, arguments.steps or 5)))
     elif arguments.growth:
         from tools.bench_rl_growth import growth
 

@@ -6,6 +6,7 @@ import json
 import resource
 import time
 from pathlib import Path
+from typing import Any
 
 from tools.bench_rl_ours import Bench, Rows
 
@@ -19,10 +20,11 @@ SHAPE = {
     "num_key_value_heads": 8,
     "head_dim": 64,
 }
+NAME = "1.24 billion parameters"
 TOKENS = 8
 
 
-def large(tokenizer_of: Path, rows: Rows) -> None:
+def large_model(tokenizer_of: Path, device: str = "cpu") -> Any:
     """Random weights, made in memory in bfloat16; the embedded model's tokenizer, whose ids are among the first."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig
@@ -31,13 +33,19 @@ def large(tokenizer_of: Path, rows: Rows) -> None:
     from rft_ilab.policy.local.model import LoadedModel
 
     torch.manual_seed(0)
-    started = time.monotonic()
     config = LlamaConfig(**SHAPE, max_position_embeddings=4096, rope_theta=500_000.0, tie_word_embeddings=True)
-    model = AutoModelForCausalLM.from_config(config, torch_dtype=torch.bfloat16, attn_implementation=attention.NAME)
+    with torch.device(device):
+        model = AutoModelForCausalLM.from_config(config, torch_dtype=torch.bfloat16, attn_implementation=attention.NAME)
     model.eval().requires_grad_(False)
-    parameters = sum(p.numel() for p in model.parameters())
     tokenizer = AutoTokenizer.from_pretrained(tokenizer_of, local_files_only=True)
-    loaded = LoadedModel(model, tokenizer, frozenset({tokenizer.eos_token_id}), "random", tokenizer_of)
+    return LoadedModel(model, tokenizer, frozenset({tokenizer.eos_token_id}), "random", tokenizer_of)
+
+
+def large(tokenizer_of: Path, rows: Rows) -> None:
+    """One step, printed with the memory it takes."""
+    started = time.monotonic()
+    loaded = large_model(tokenizer_of)
+    parameters = sum(p.numel() for p in loaded.model.parameters())
     took = time.monotonic() - started
     print(f"{parameters / 1e9:.2f} billion parameters made in {took:.0f} s: {_memory()}", flush=True)
     bench = Bench(loaded, rows, TOKENS, "halves", exact=True)

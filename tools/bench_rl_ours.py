@@ -8,7 +8,7 @@ import resource
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
@@ -61,6 +61,7 @@ class Bench:
         group: int = GROUP,
         exact: bool = False,
         async_steps: Literal[0, 1] = 0,
+        clock: Callable[[], float] = time.process_time,
     ) -> None:
         from rft_ilab.config import SkillSettings, TrainSettings
         from rft_ilab.rl import groups, grpo
@@ -70,8 +71,8 @@ class Bench:
 
         # The peer samples as many rollouts as it was told to and no more.
         groups.REFILLS = 0
-        # A step times its parts by the wall clock; here by the processor's.
-        grpo.time = SimpleNamespace(monotonic=time.process_time)  # type: ignore[assignment]
+        # A step times its parts by the wall clock; here by this one, which is the processor's unless said.
+        grpo.time = SimpleNamespace(monotonic=clock)  # type: ignore[assignment]
         tasks = [
             Task(
                 id=f"t{i}", skill="bench", messages=tuple(Message(m["role"], m["content"]) for m in row["prompt"]),
