@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import torch
@@ -18,17 +17,12 @@ from rft_ilab.config import TrainSettings
 from rft_ilab.policy.local.attention import TriePlan, hidden_states
 from rft_ilab.policy.local.model import LoadedModel
 from rft_ilab.policy.local.sampler import LocalPolicy
-from rft_ilab.policy.local.trie import Trie, build_trie, shared_prefix
+from rft_ilab.policy.local.trie import Trie, build_trie
 from rft_ilab.rl import parallel
 from rft_ilab.rl.lora import add_lora, without_lora
 from rft_ilab.rl.objective import WeightedSequence, slopes
+from rft_ilab.rl.pieces import micro_batches, most_nodes, tokens_of
 from rft_ilab.rl.predictions import predict
-
-# Trie nodes in one forward-backward pass: bounds activation memory (about 1 MB a node at 135M parameters).
-MICRO_BATCH_NODES = 1024
-# On a GPU the more nodes the better (a pass of 8192 takes hardly longer than one of 1024), as memory allows: of what is
-# free at most this share, at so many hidden states a layer and node (measured at 135M parameters: 18).
-MOST_GPU_NODES, GPU_SHARE, KEPT_STATES = 8192, 0.25, 36
 
 
 @dataclass(slots=True)
@@ -118,8 +112,8 @@ class Engine:
         self.refresh_sampler()
         stats = PassStats(tokens=sum(len(s.completion_ids) for s in sequences))
         # Neighbours in lexical order share most.
-        ordered = sorted(sequences, key=_tokens)
-        for part in _micro_batches(parallel.stretch(ordered), most_nodes(self.loaded.model)):
+        ordered = sorted(sequences, key=tokens_of)
+        for part in micro_batches(parallel.stretch(ordered), most_nodes(self.loaded.model)):
             self._forward_backward(part, stats, measure_kl or self.settings.kl_weight > 0, entropy_weight)
         return _added_up(stats, sorted({s.skill for s in sequences}))
 
@@ -174,8 +168,8 @@ class Engine:
             self.refresh_sampler()
         model = self.loaded.model
         found: dict[tuple[tuple[int, ...], tuple[int, ...]], tuple[float, ...]] = {}
-        ordered = sorted({WeightedSequence(p, c, 0.0) for p, c in pairs if c}, key=_tokens)
-        for part in _micro_batches(ordered, most_nodes(model)):
+        ordered = sorted({WeightedSequence(p, c, 0.0) for p, c in pairs if c}, key=tokens_of)
+        for part in micro_batches(ordered, most_nodes(model)):
             trie = build_trie([s.prompt_ids + s.completion_ids[:-1] for s in part])
             asked = _pairs(part, trie, model.device)
             hidden_RD = hidden_states(model, trie.token_ids_N, trie.depth_N, TriePlan(trie, model))[asked.nodes]
@@ -184,7 +178,7 @@ class Engine:
             known = dict(zip(keys, logprobs, strict=True))
             for s, path in zip(part, trie.paths, strict=True):
                 nodes = path[len(s.prompt_ids) - 1 :].tolist()
-                found[_tokens(s)] = tuple(known[pair] for pair in zip(nodes, s.completion_ids, strict=True))
+                found[tokens_of(s)] = tuple(known[pair] for pair in zip(nodes, s.completion_ids, strict=True))
         return [found[pair] if pair[1] else () for pair in pairs]
 
     def step(self, rate: float) -> float:
@@ -223,39 +217,6 @@ class Engine:
         for name, parameter in self._named().items():
             parameter.copy_(weights[name])
         self.weights_changed()
-
-
-def _tokens(sequence: WeightedSequence) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    return sequence.prompt_ids, sequence.completion_ids
-
-
-def most_nodes(model: Any) -> int:
-    """Trie nodes in one forward-backward pass, by the memory that a GPU has left."""
-    if model.device.type != "cuda":
-        return MICRO_BATCH_NODES
-    # What PyTorch holds and does not use is free, too.
-    held = torch.cuda.memory_reserved(model.device) - torch.cuda.memory_allocated(model.device)
-    free = torch.cuda.mem_get_info(model.device)[0] + held
-    config = model.config.get_text_config()
-    node = KEPT_STATES * config.num_hidden_layers * config.hidden_size * model.dtype.itemsize
-    return min(MOST_GPU_NODES, max(MICRO_BATCH_NODES, int(GPU_SHARE * free / node)))
-
-
-def _micro_batches(ordered: Sequence[WeightedSequence], most: int) -> list[list[WeightedSequence]]:
-    """Sequences in lexical order, cut where their trie would grow beyond ``most`` nodes."""
-    parts: list[list[WeightedSequence]] = []
-    nodes = 0
-    previous: tuple[int, ...] = ()
-    for sequence in ordered:
-        ids = sequence.prompt_ids + sequence.completion_ids[:-1]
-        shared = shared_prefix(ids, previous)
-        new = len(ids) - shared
-        if not parts or nodes + new > most:
-            parts.append([])
-            nodes, new = 0, len(ids)
-        parts[-1].append(sequence)
-        nodes, previous = nodes + new, ids
-    return parts
 
 
 def _added_up(stats: PassStats, skills: Sequence[str]) -> PassStats:

@@ -14,11 +14,12 @@ from rft_ilab.config import TrainSettings
 from rft_ilab.policy.local import seats
 from rft_ilab.policy.local.decode import Row, decode
 from rft_ilab.policy.local.model import LoadedModel, load_model
-from rft_ilab.rl import engine as engine_module
+from rft_ilab.rl import pieces
 from rft_ilab.rl.checkpoint import load_checkpoint, save_checkpoint
-from rft_ilab.rl.engine import Engine, most_nodes
+from rft_ilab.rl.engine import Engine
 from rft_ilab.rl.export import save_merged
 from rft_ilab.rl.objective import WeightedSequence
+from rft_ilab.rl.pieces import most_nodes
 from tests.tiny_model import make_tiny_model
 from tests.unit.test_architectures import SUPPORTED
 
@@ -146,5 +147,5 @@ def test_a_pass_is_as_large_as_the_gpu_has_room(monkeypatch: pytest.MonkeyPatch,
         monkeypatch.setattr(torch.cuda, name, lambda _, said=said: said)
     assert most_nodes(model) == nodes
     model.device = torch.device("cpu")
-    monkeypatch.setattr(engine_module, "MICRO_BATCH_NODES", 7)
+    monkeypatch.setattr(pieces, "MICRO_BATCH_NODES", 7)
     assert most_nodes(model) == 7

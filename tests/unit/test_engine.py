@@ -22,8 +22,7 @@ from rft_ilab.policy.local.decode import Row, Weights, decode
 from rft_ilab.policy.local.model import load_model
 from rft_ilab.policy.local.sampler import LocalPolicy
 from rft_ilab.policy.local.trie import build_trie
-from rft_ilab.rl import engine as engine_module
-from rft_ilab.rl import predictions
+from rft_ilab.rl import pieces, predictions
 from rft_ilab.rl.checkpoint import load_checkpoint, save_checkpoint
 from rft_ilab.rl.engine import Engine
 from rft_ilab.rl.export import save_merged
@@ -93,7 +92,7 @@ def naive_gradients(engine: Engine, batch: list[WeightedSequence]) -> tuple[floa
 def test_trie_gradients_equal_naive_gradients(
     tiny: Path, monkeypatch: pytest.MonkeyPatch, limit: int, clip: dict[str, float]
 ) -> None:
-    monkeypatch.setattr(engine_module, "MICRO_BATCH_NODES", limit)
+    monkeypatch.setattr(pieces, "MICRO_BATCH_NODES", limit)
     engine = new_engine(tiny, **clip)
     loss, expected = naive_gradients(engine, BATCH)
     stats = engine.accumulate(BATCH)
@@ -173,7 +172,7 @@ def test_entropy_and_gap_by_hand(tiny: Path) -> None:
 @pytest.mark.parametrize("limit", [1024, 4])
 def test_scores_are_the_models_log_probabilities(tiny: Path, monkeypatch: pytest.MonkeyPatch, limit: int) -> None:
     """One sequence at a time through the plain forward; repeated, shared and empty ones in the order given."""
-    monkeypatch.setattr(engine_module, "MICRO_BATCH_NODES", limit)
+    monkeypatch.setattr(pieces, "MICRO_BATCH_NODES", limit)
     engine = new_engine(tiny)
     pairs = [((20, 21, 22), (24,)), *((s.prompt_ids, s.completion_ids) for s in BATCH), ((5, 6), ()), ((5, 11), (12,))]
     scores = engine.score(pairs)

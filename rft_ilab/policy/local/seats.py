@@ -56,7 +56,7 @@ class Seats:
     ) -> torch.Tensor:
         """Last hidden states (A, D): row a says token a where row ``parents[a]`` of the last step stood.
 
-        They are overwritten by the next step. ``most`` is for plans that keep room.
+        ``most`` is for plans that keep room.
         """
         self._seat_A = [self._seat_A[parent] for parent in parents]
         seats = torch.tensor(self._seat_A, device=self._column.device)
