@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import functools
+import re
 import sqlite3
 import sys
 import traceback
@@ -57,7 +58,7 @@ def handled(command: Callable[P, R]) -> Callable[P, R]:
             silence(sys.stdout)
             raise click.exceptions.Exit(EXIT_ERROR) from None
         except Exception as error:  # noqa: BLE001 - the boundary: nothing may leave with exit code 1
-            full, line = disk_error(error), environment_failure(error)
+            full, line = disk_error(error) or out_of_memory(error), environment_failure(error)
             if full is not None:
                 fail(f"{full}{_resume()}")
             if line is not None:
@@ -79,6 +80,18 @@ def fail(line: str) -> NoReturn:
 
     click.echo("Error: " + " ".join(visible(line).splitlines()), err=True)
     raise click.exceptions.Exit(EXIT_ERROR)
+
+
+def out_of_memory(error: Exception) -> str | None:
+    """One line if the processor or a GPU has no memory left; None for every other error."""
+    if type(error).__name__ == "OutOfMemoryError":  # torch's, which is not imported here
+        first = str(error).partition(".")[0]
+        return f"{first} (use a smaller model or shorter prompts, or CUDA_VISIBLE_DEVICES= to compute without the GPU)"
+    refused = re.search(r"can't allocate memory: (.*? bytes)", str(error))
+    if isinstance(error, MemoryError) or refused:
+        asked = f": {refused[1]}" if refused else ""
+        return f"out of memory{asked} (use a smaller model or shorter prompts)"
+    return None
 
 
 def environment_failure(error: Exception) -> str | None:

@@ -51,6 +51,20 @@ def raising(error):
         (DiskError("too little", where="/x", fix="make room"), "/x: too little (make room)"),
         (PermissionError(errno.EACCES, "Permission denied", "/secret/x"), "/secret/x: Permission denied"),
         (OSError(errno.EROFS, "Read-only file system", "/x"), "/x: Read-only"),
+        (MemoryError(), "out of memory (use a smaller model or shorter prompts)"),
+        (
+            RuntimeError(
+                "[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: you tried"
+                " to allocate 4000000000000 bytes. Error code 12 (Cannot allocate memory)"
+            ),
+            "out of memory: you tried to allocate 4000000000000 bytes (use",
+        ),
+        (
+            type("OutOfMemoryError", (RuntimeError,), {})(
+                "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a"
+            ),
+            "CUDA out of memory (use a smaller model or shorter prompts, or CUDA_VISIBLE_DEVICES= to",
+        ),
         (OSError(errno.EDQUOT, "Disk quota exceeded", "/x"), "/x: cannot be written: the disk quota is used up (make"),
     ],
 )
