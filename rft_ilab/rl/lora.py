@@ -82,7 +82,12 @@ class _Merged(torch.autograd.Function):
     ) -> torch.Tensor:
         ctx.save_for_backward(x, low_a, low_b)
         ctx.products, ctx.scaling = products, scaling
-        return products.straight(x, bias)
+        out = products.straight(x, bias)
+        if x.dtype is torch.float32:
+            # What this pass keeps for the way back is the most that there ever is in memory, and after the step the
+            # weights have changed. 0.4 GB at 135M parameters, for 0.16 s if the step has another piece.
+            products.forget()
+        return out
 
     @staticmethod
     def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:  # type: ignore[override]

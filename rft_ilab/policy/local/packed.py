@@ -58,6 +58,10 @@ class Products:
             return grad @ self._weight
         return _product(grad, _laid_out(self._weight.detach().t().contiguous()), None)
 
+    def forget(self) -> None:
+        """Let go of what is laid out."""
+        self._latest = None
+
     def _now(self, x: torch.Tensor) -> LaidOut | None:
         """Of the weight as it is; None if it cannot be laid out for ``x``."""
         weight, now = self._weight, self._latest
