@@ -53,10 +53,8 @@ class Products:
         return _product(grad, now.turned, None)
 
     def turned_once(self, grad: torch.Tensor) -> torch.Tensor:
-        """The same, for weights that will soon have changed: nothing is kept, and laid out only where that pays."""
-        if grad.dtype is not torch.float32 or self._now(grad) is None:
-            return grad @ self._weight
-        return _product(grad, _laid_out(self._weight.detach().t().contiguous()), None)
+        """The same, for weights that will have changed before it would pay to lay them out."""
+        return grad @ self._weight
 
     def forget(self) -> None:
         """Let go of what is laid out."""
