@@ -88,7 +88,7 @@ def out_of_memory(error: Exception) -> str | None:
         first = str(error).partition(".")[0]
         return f"{first} (use a smaller model or shorter prompts, or CUDA_VISIBLE_DEVICES= to compute without the GPU)"
     refused = re.search(r"can't allocate memory: (.*? bytes)", str(error))
-    if isinstance(error, MemoryError) or refused:
+    if isinstance(error, MemoryError) or refused or getattr(error, "errno", None) == errno.ENOMEM:
         asked = f": {refused[1]}" if refused else ""
         return f"out of memory{asked} (use a smaller model or shorter prompts)"
     return None

@@ -52,6 +52,7 @@ def raising(error):
         (PermissionError(errno.EACCES, "Permission denied", "/secret/x"), "/secret/x: Permission denied"),
         (OSError(errno.EROFS, "Read-only file system", "/x"), "/x: Read-only"),
         (MemoryError(), "out of memory (use a smaller model or shorter prompts)"),
+        (OSError(errno.ENOMEM, "Cannot allocate memory"), "out of memory (use"),
         (
             RuntimeError(
                 "[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: you tried"

@@ -25,7 +25,7 @@ QUERY_BLOCK = 128
 GPU_KERNELS = [SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 # Weights of attention grow with the square of a sequence. They are kept for the way back where a node that sees all
 # others has so many bytes of them a head: 1024 nodes in bf16 (at 135M parameters 0.3 GB), 512 in float32, where keeping
-# those of 950 would take the peak from 3.9 to 4.2 GB. Of more they are computed again (some 5 % of the way back).
+# those of 950 would add 0.3 GB to the peak. Of more they are computed again (some 5 % of training).
 KEPT_ROW_BYTES = 2048
 
 

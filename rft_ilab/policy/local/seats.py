@@ -1,8 +1,8 @@
 """Decoding on a GPU: every row keeps a seat of its own, and a pass is recorded once and replayed (CUDA graphs).
 
-A pass of a small model is two thousand kernels of a few microseconds. Launched one by one they take ten times as long
-as they run (measured: 135M parameters, 64 rows, one H200), so what counts is not how many rows there are but that the
-launches go. A recorded pass has fixed shapes and addresses: no row is shared with another that has said the same so
+A pass of a small model is two thousand kernels of a few microseconds. Launched one by one they take seven times as long
+as replayed (135M parameters, 64 rows, one H200: 45 and 6.4 ms), so what counts is not how many rows there are but that
+the launches go. A recorded pass has fixed shapes and addresses: no row is shared with another that has said the same so
 far, none moves up when others are done, and the room for all tokens is there from the start.
 """
 
